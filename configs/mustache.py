@@ -1,0 +1,11 @@
+"""Mustache: python -m coral_jax.train --config=configs/mustache.py
+
+Another method: put :method=segment_global behind the file's name, and add a --workdir of its own.
+"""
+
+from coral_jax.config import make
+
+
+def get_config(arg=""):
+    """The config of the prompt "mustache"; arg is the text after the colon on the command line."""
+    return make("mustache", arg)

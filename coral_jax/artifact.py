@@ -1,0 +1,152 @@
+"""The learned edit as files: weights.safetensors, and edit.json that says what it is and what it was made with."""
+
+import dataclasses
+import json
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from coral_jax import weights
+from coral_jax.domains import Domain, load_domain
+from coral_jax.methods import Trainables, get_method, make_trainables
+from coral_jax.step import Frozen, Settings, jit_apply_edit
+
+FORMAT = 1
+BATCH = 8  # faces drawn at once: a fixed size, so that a face does not depend on how many are asked for
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A learned edit with the domain it was made with."""
+
+    prompt: str
+    domain: Domain
+    segmenter: str | None
+    settings: Settings
+    steps: int
+    seed: int
+    tau: float
+    trainables: Trainables
+
+    def draw(
+        self, w_plus: jax.Array, alpha: float = 1.0, tau: float | None = None
+    ) -> tuple[jax.Array, jax.Array, tuple[jax.Array, ...]]:
+        """Original and edited images [B, size, size, 3] and one mask [B, h, w] per edited layer, of one batch of faces.
+
+        w_plus is [B, n_latent, w_dim]; each B compiles its own program.
+        """
+        # The prompt's features are not read when an edit is applied: CLIP and identity stay out of the program.
+        frozen = Frozen(self.domain.generator, None, None, self.domain.segmenter(self.segmenter), None)
+        return jit_apply_edit(frozen, self.trainables, w_plus, alpha, self.tau if tau is None else tau)
+
+    def apply(
+        self, w_plus: jax.Array, alpha: float = 1.0, tau: float | None = None
+    ) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+        """`draw` for any number of faces, on the host: one compiled program for batches of 8, the last one padded."""
+        parts = []
+        for start in range(0, len(w_plus), BATCH):
+            batch = np.asarray(w_plus[start : start + BATCH])
+            padding = np.repeat(batch[-1:], BATCH - len(batch), axis=0)
+            drawn = self.draw(np.concatenate([batch, padding]), alpha, tau)
+            parts.append(jax.device_get(drawn))
+        original, edited, masks = jax.tree.map(lambda *x: np.concatenate(x)[: len(w_plus)], *parts)
+        return original, edited, list(masks)
+
+    def delta_norms(self, w_plus: jax.Array) -> np.ndarray:
+        """Norm of delta per edited layer [n], mean over the faces w_plus [N, n_latent, w_dim]."""
+        return np.asarray(_delta_norms(self.trainables, w_plus))
+
+
+@jax.jit
+def _delta_norms(trainables: Trainables, w_plus: jax.Array) -> jax.Array:
+    return jnp.linalg.norm(trainables.editor(w_plus), axis=-1).mean(axis=0)
+
+
+def save_edit(folder: str | os.PathLike, edit: Edit) -> None:
+    """Write edit/weights.safetensors and edit/edit.json, each atomically."""
+    folder = Path(folder)
+    tensors = {name: np.asarray(value[...]) for name, value in weights.named_variables(edit.trainables).items()}
+    weights.save_tensors(folder / "weights.safetensors", tensors, {"prompt": edit.prompt})
+    description = {
+        "format": FORMAT,
+        "prompt": edit.prompt,
+        "method": edit.settings.method,
+        "domain": edit.domain.name,
+        "domain_fingerprint": edit.domain.fingerprint,
+        "segmenter": edit.segmenter,
+        "tau": edit.tau,
+        "steps": edit.steps,
+        "seed": edit.seed,
+        "settings": dataclasses.asdict(edit.settings),
+        "weights_sha256": weights.fingerprint(folder / "weights.safetensors"),
+    }
+    write_json(folder / "edit.json", description)
+
+
+def load_edit(folder: str | os.PathLike, weights_dir: str | os.PathLike | None = None) -> Edit:
+    """Read an edit and its domain, from a run's folder or from its edit/ folder.
+
+    ValueError for a folder without an edit, for files that do not belong together, and for a domain whose weights are
+    not those the edit was made with.
+    """
+    folder = edit_folder(folder)
+    try:
+        description = json.loads((folder / "edit.json").read_text(encoding="utf-8"))
+        if description["format"] != FORMAT:
+            raise ValueError(f"format {description['format']}, this version reads {FORMAT}")
+        settings = Settings(**description["settings"])
+        method = get_method(description["method"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{folder / 'edit.json'} is not an edit's description ({error}); train it again") from error
+    if description["weights_sha256"] != weights.fingerprint(folder / "weights.safetensors"):
+        raise ValueError(f"weights.safetensors in {folder} is not the one that edit.json describes; copy both again")
+    domain = load_domain(description["domain"], weights_dir)
+    if domain.fingerprint != description["domain_fingerprint"]:
+        raise ValueError(
+            f"the edit in {folder} was made with other weights of domain {domain.name!r} "
+            f"({description['domain_fingerprint'][:12]}, here {domain.fingerprint[:12]}); give the folder that holds "
+            "those with --weights_dir=DIR, or train the edit again"
+        )
+    segmenter = domain.segmenter(description["segmenter"])
+    segments = None if segmenter is None else segmenter.config.segments
+    trainables = nnx.eval_shape(lambda: make_trainables(method, domain.generator, segments, jax.random.key(0)))
+    tensors, _ = weights.load_tensors(folder / "weights.safetensors")
+    weights.fill(trainables, tensors, str(folder / "weights.safetensors"))
+    return Edit(
+        description["prompt"], domain, description["segmenter"], settings,
+        description["steps"], description["seed"], description["tau"], trainables,
+    )  # fmt: skip
+
+
+def edit_folder(folder: str | os.PathLike) -> Path:
+    """The folder that holds edit.json: the one given, or its edit/ (a run's); ValueError if neither does."""
+    for candidate in (Path(folder), Path(folder) / "edit"):
+        if (candidate / "edit.json").is_file():
+            return candidate
+    raise ValueError(f"no edit in {folder}; give the folder of a finished training run, such as runs/surprised")
+
+
+def write_json(path: str | os.PathLike, content: dict) -> None:
+    """Write a JSON file, atomically."""
+    write_bytes(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def write_bytes(path: str | os.PathLike, data: bytes) -> None:
+    """Write a file under a temporary name, then rename it: a reader sees the old content or the new, never a part."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    try:
+        with open(partial, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)

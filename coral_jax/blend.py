@@ -1,0 +1,119 @@
+"""Multi-layer feature blending: equation 1 of the paper.
+
+At each edited layer l, with the blended features f* of the layer before, the original code w and the edited w + delta,
+
+    edited = layer(f*, w + delta)      unedited = layer(f*, w)      f* <- m edited + (1 - m) unedited
+
+so that a mask of zero passes earlier edits on and adds none.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from coral_jax.models.generator import Generator
+
+PAPER_EDIT_LAYERS = 13
+
+Features = Mapping[int, jax.Array]  # layer index (from 1) -> [B, h, w, C]
+Masks = Sequence[jax.Array]  # one [B, h, w] per edited layer, in [0, 1], at the layer's resolution
+
+
+class Blend(NamedTuple):
+    """What `blended_synthesis` draws; images are [B, size, size, 3]."""
+
+    image: jax.Array  # I*: edited where the masks say
+    full: jax.Array | None  # the same with masks of one everywhere (the paper's I tilde, equation 2)
+    original: jax.Array  # I: no edit
+    masks: tuple[jax.Array, ...]
+
+
+def edit_layers_of(generator: Generator) -> int:
+    """How many layers, from the first, are edited: the paper's 13 (through 256 px), or all of a smaller generator."""
+    return min(PAPER_EDIT_LAYERS, len(generator.layers))
+
+
+def original_synthesis(generator: Generator, w_plus: jax.Array) -> tuple[jax.Array, dict[int, jax.Array]]:
+    """Draw w_plus [B, n_latent, w_dim] unedited, without gradient: the image and every layer's features."""
+    w_plus = jax.lax.stop_gradient(w_plus)
+    x, image, features = generator.constant(w_plus.shape[0]), None, {}
+    for layer in generator.layers:
+        x = features[layer.index] = generator.layer(layer.index, x, w_plus[:, layer.w_index])
+        if layer.rgb_w_index is not None:
+            image = generator.rgb(layer.index, x, w_plus[:, layer.rgb_w_index], image)
+    return jax.lax.stop_gradient((image, features))
+
+
+def blend(
+    generator: Generator, w_plus: jax.Array, delta: jax.Array, masks: Masks, original: jax.Array, *, full: bool = True
+) -> Blend:
+    """Draw the edit of w_plus [B, n_latent, w_dim] by delta [B, n, w_dim] (or [n, w_dim]) inside n masks [B, h, w].
+
+    `original` is the unedited image of `original_synthesis`; a sample whose masks are all zero gets exactly that image
+    back.  With `full`, the image with masks of one is drawn along in the same batches.  ToRGB reads the original code
+    in every path: an edited ToRGB would colour pixels outside the masks.  Raises ValueError for masks that do not fit.
+    """
+    edit_layers = delta.shape[-2]
+    _check(generator, masks, edit_layers)
+    batch = w_plus.shape[0]
+    delta = jnp.broadcast_to(delta, (batch, *delta.shape[-2:]))
+    paths = 2 if full else 1  # I*, and I tilde
+    x = jnp.broadcast_to(generator.constant(batch)[:, None], (batch, paths, *generator.constant(1).shape[1:]))
+    image = None
+    for layer in generator.layers:
+        w = w_plus[:, layer.w_index]
+        if layer.index <= edit_layers:
+            mask = masks[layer.index - 1][..., None]
+            edited_w = w + delta[:, layer.index - 1]
+            # One batch: unedited and edited branch of I*, and edited branch of I tilde (whose mask is one).
+            codes = jnp.stack([w] + [edited_w] * paths, axis=1)
+            out = _apply(generator, layer.index, jnp.concatenate([x[:, :1], x], axis=1), codes)
+            blended = mask * out[:, 1] + (1.0 - mask) * out[:, 0]
+            x = jnp.concatenate([blended[:, None], out[:, 2:]], axis=1)
+        else:  # the branches of equation 1 are one here: no delta
+            x = _apply(generator, layer.index, x, jnp.repeat(w[:, None], paths, axis=1))
+        if layer.rgb_w_index is not None:
+            codes = jnp.repeat(w_plus[:, layer.rgb_w_index], paths, axis=0)
+            image = generator.rgb(layer.index, x.reshape(-1, *x.shape[2:]), codes, image)
+    image = image.reshape(batch, paths, *image.shape[1:])
+    # In exact arithmetic masks of zero give the original; a convolution over another batch may round otherwise.
+    touched = jnp.stack([jnp.any(mask != 0, axis=(1, 2)) for mask in masks]).any(axis=0)
+    edited = jnp.where(touched[:, None, None, None], image[:, 0], original)
+    return Blend(edited, image[:, 1] if full else None, original, tuple(masks))
+
+
+def blended_synthesis(
+    generator: Generator,
+    w_plus: jax.Array,
+    delta: jax.Array,
+    masks: Masks | Callable[[Features], Masks],
+    *,
+    full: bool = True,
+) -> Blend:
+    """`original_synthesis`, then `blend`; masks may be a function of the original image's features."""
+    original, features = original_synthesis(generator, w_plus)
+    return blend(generator, w_plus, delta, masks(features) if callable(masks) else masks, original, full=full)
+
+
+def _apply(generator: Generator, index: int, x: jax.Array, w: jax.Array) -> jax.Array:
+    """Layer `index` on x [B, paths, h, w, C] and codes w [B, paths, w_dim], as one batch.
+
+    The paths lie next to each other inside each sample, so that a batch sharded over devices stays where it is.
+    """
+    out = generator.layer(index, x.reshape(-1, *x.shape[2:]), w.reshape(-1, w.shape[-1]))
+    return out.reshape(*x.shape[:2], *out.shape[1:])
+
+
+def _check(generator: Generator, masks: Masks, edit_layers: int) -> None:
+    if not 1 <= edit_layers <= len(generator.layers):
+        raise ValueError(
+            f"delta edits {edit_layers} layers; give between 1 and the generator's {len(generator.layers)} layers"
+        )
+    expected = [layer.resolution for layer in generator.layers[:edit_layers]]
+    given = [mask.shape[1:] for mask in masks]
+    if given != [(resolution, resolution) for resolution in expected]:
+        raise ValueError(
+            f"masks have the sizes {given}; give one [batch, h, w] per edited layer, of resolutions {expected}"
+        )

@@ -1,0 +1,153 @@
+"""Domains: a generator with the networks that go with it, read from a folder.
+
+`domain.json` in the folder names the files and the domain's own defaults:
+
+    {"name": "toons", "generator": "generator.safetensors", "clip": "clip.safetensors",
+     "identity": "identity.safetensors" or null, "segmenters": {"mixture": "mixture.safetensors"},
+     "default_segmenter": "mixture" or null, "classifier": "classifier.safetensors" (optional, evaluation only),
+     "tokenizer": "tokenizer.json", "context": 32,
+     "settings": {"tau": 0.85, "lambda_area": 1e-4, "methods": {"segment_global": {"steps": 300}}}}
+"""
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+from flax import nnx
+
+from coral_jax import weights
+from coral_jax.models.clip import CLIP
+from coral_jax.models.generator import Generator
+from coral_jax.models.identity import Identity
+from coral_jax.models.segmenter import MixtureSegmenter, PixelClassifier
+from coral_jax.step import Frozen
+from coral_jax.tokenizer import Tokenizer
+
+EMBEDDED = {"toons": Path(__file__).parent / "toons" / "weights"}  # domains that come with the package
+WEIGHTS_VARIABLE = "CORAL_JAX_WEIGHTS"
+_REQUIRED = {"name", "generator", "clip", "identity", "segmenters", "default_segmenter", "tokenizer", "context"}
+_OPTIONAL = {"classifier", "settings"}
+
+
+@dataclass(frozen=True)
+class Domain:
+    """A generator and its networks; `settings` are its defaults, `fingerprint` says which weights these are."""
+
+    name: str
+    folder: Path
+    generator: Generator
+    clip: CLIP
+    identity: Identity | None
+    segmenters: dict[str, MixtureSegmenter | PixelClassifier]
+    default_segmenter: str | None
+    tokenizer: Tokenizer
+    settings: dict
+    fingerprint: str
+    classifier_file: str | None
+
+    def frozen(self, prompt: str, segmenter: str | None = None) -> Frozen:
+        """What a training step reads: this domain's networks, one segmenter, the prompt's CLIP features.
+
+        ValueError for an empty or too long prompt and for an unknown segmenter; None is the default one.
+        """
+        text = _encode_text(self.clip, self.tokenizer([prompt]))
+        return Frozen(self.generator, self.clip, self.identity, self.segmenter(segmenter), text)
+
+    def segmenter(self, name: str | None = None) -> MixtureSegmenter | PixelClassifier | None:
+        """The segmenter of that name (None: the default one, None where the domain has none)."""
+        name = name or self.default_segmenter
+        if name is not None and name not in self.segmenters:
+            known = ", ".join(self.segmenters) or "none"
+            raise ValueError(f"domain {self.name} has no segmenter {name!r}; it has: {known}")
+        return self.segmenters.get(name)
+
+    def classifier(self) -> nnx.Module:
+        """The attribute classifier that evaluates edits, read now; ValueError where the domain has none."""
+        if self.classifier_file is None:
+            raise ValueError(f"domain {self.name} has no classifier; measure on a domain that has one, such as toons")
+        return weights.load(self.folder / self.classifier_file)
+
+
+@jax.jit
+def _encode_text(clip: CLIP, ids: jax.Array) -> jax.Array:
+    return clip.encode_text(ids)[0]
+
+
+def weights_folder(weights_dir: str | os.PathLike | None = None) -> Path:
+    """Where domains other than the embedded ones live: the argument, else CORAL_JAX_WEIGHTS, else the user's cache."""
+    if weights_dir or os.environ.get(WEIGHTS_VARIABLE):
+        return Path(weights_dir or os.environ[WEIGHTS_VARIABLE]).expanduser()
+    return user_cache() / "weights"
+
+
+def user_cache() -> Path:
+    """This program's folder in the user's cache folder (XDG_CACHE_HOME, else ~/.cache)."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "coral_jax"
+
+
+def known_domains(weights_dir: str | os.PathLike | None = None) -> dict[str, Path]:
+    """Folder of every domain that can be loaded, by name."""
+    found = {path.parent.name: path.parent for path in sorted(weights_folder(weights_dir).glob("*/domain.json"))}
+    return found | {name: path for name, path in EMBEDDED.items() if (path / "domain.json").exists()}
+
+
+def load_domain(name: str, weights_dir: str | os.PathLike | None = None) -> Domain:
+    """Read a domain by name; ValueError for an unknown one (lists the known) and for a folder that is not complete."""
+    known = known_domains(weights_dir)
+    if name not in known:
+        raise ValueError(
+            f"unknown domain {name!r}; known: {', '.join(known) or 'none'}; others are made by "
+            f"`python -m converters.domain` and looked for in {weights_folder(weights_dir)} "
+            f"(--config.weights_dir=DIR or {WEIGHTS_VARIABLE} gives another folder)"
+        )
+    folder = known[name]
+    description = _read_description(folder)
+    identity = description["identity"]
+    return Domain(
+        name=name,
+        folder=folder,
+        generator=weights.load(folder / description["generator"]),
+        clip=weights.load(folder / description["clip"]),
+        identity=None if identity is None else weights.load(folder / identity),
+        segmenters={key: weights.load(folder / file) for key, file in description["segmenters"].items()},
+        default_segmenter=description["default_segmenter"],
+        tokenizer=Tokenizer(folder / description["tokenizer"], description["context"]),
+        settings=description.get("settings", {}),
+        fingerprint=_fingerprint(folder, description),
+        classifier_file=description.get("classifier"),
+    )
+
+
+def _read_description(folder: Path) -> dict:
+    """domain.json, checked: its fields and that every file it names is there."""
+    path = folder / "domain.json"
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error}); make the domain again") from error
+    missing, unknown = _REQUIRED - description.keys(), description.keys() - _REQUIRED - _OPTIONAL
+    if missing or unknown:
+        raise ValueError(
+            f"{path}: missing fields {sorted(missing)}, unknown fields {sorted(unknown)}; make the domain again"
+        )
+    files = [*_frozen_files(description), *filter(None, [description.get("classifier")])]
+    absent = [file for file in files if not (folder / file).is_file()]
+    if absent:
+        raise ValueError(f"{folder} lacks {', '.join(absent)}, which its domain.json names; make the domain again")
+    return description
+
+
+def _frozen_files(description: dict) -> list[str]:
+    """Names of the files that an edit's training reads."""
+    files = [description["generator"], description["clip"], description["identity"], description["tokenizer"]]
+    return [file for file in files if file is not None] + list(description["segmenters"].values())
+
+
+def _fingerprint(folder: Path, description: dict) -> str:
+    """SHA-256 over the sorted fingerprints of the frozen files: neither defaults nor evaluation change an edit."""
+    prints = sorted(weights.fingerprint(folder / file) for file in _frozen_files(description))
+    return hashlib.sha256("\n".join(prints).encode()).hexdigest()

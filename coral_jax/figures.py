@@ -1,0 +1,203 @@
+"""Sheets: what an edit does to faces, where, and in which layers (like the paper's figures 1 and 6)."""
+
+import io
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+TILE, GAP, MARGIN, LABEL = 176, 6, 32, 108  # pixels
+INK, FAINT, RULE, PAPER = (28, 30, 36), (140, 144, 154), (224, 226, 232), (255, 255, 255)
+# Layers, coarse to fine: cold to warm.
+SCALE = ((92, 60, 214), (38, 116, 232), (0, 168, 168), (70, 178, 60), (242, 164, 0), (232, 66, 42))
+
+
+class LayerShare(NamedTuple):
+    """What one layer does: its number and resolution, mean share of the image its mask covers, norm of its delta."""
+
+    layer: int
+    resolution: int
+    area: float
+    delta_norm: float
+    matters: bool
+
+
+def layer_shares(
+    resolutions: Sequence[int], masks: Sequence[np.ndarray], delta_norms: Sequence[float]
+) -> list[LayerShare]:
+    """Shares of the edited layers, from their masks [N, h, w]; `matters` marks those that carry the edit.
+
+    A layer matters if its mask covers half a percent of the image or more, and area times norm of delta is at least a
+    tenth of the largest: a wide mask over no change, and a large change under no mask, do nothing.
+    """
+    areas = [float(mask.mean()) for mask in masks]
+    weights = [area * float(norm) for area, norm in zip(areas, delta_norms, strict=True)]
+    largest = max(weights)
+    return [
+        LayerShare(index, resolution, area, float(norm), bool(area >= 0.005 and weight >= 0.1 * largest > 0))
+        for index, (resolution, area, norm, weight) in enumerate(
+            zip(resolutions, areas, delta_norms, weights, strict=True), start=1
+        )
+    ]
+
+
+def training_sheet(
+    title: str,
+    subtitle: str,
+    original: np.ndarray,
+    edited: np.ndarray,
+    masks: Sequence[np.ndarray],
+    shares: Sequence[LayerShare],
+) -> Image.Image:
+    """The figure of a finished training: faces [N, size, size, 3] before and after, masks over them; then each layer.
+
+    Images are in [-1, 1]; masks one [N, h, w] per edited layer.  The layers' masks are those of the first face.
+    """
+    count = len(original)
+    width = max(2 * MARGIN + LABEL + count * (TILE + GAP) - GAP, 1100)
+    tile = min(TILE, (width - 2 * MARGIN + GAP) // len(shares) - GAP)
+    faces_height = 3 * (TILE + GAP)
+    sheet = Image.new("RGB", (width, 112 + faces_height + 86 + tile + 100), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    _header(draw, title, subtitle)
+    rows = (
+        ("original", [face_image(face) for face in original]),
+        ("edited", [face_image(face) for face in edited]),
+        ("where", [overlay(face, [mask[i] for mask in masks], shares) for i, face in enumerate(edited)]),
+    )
+    for row, (name, tiles) in enumerate(rows):
+        top = 112 + row * (TILE + GAP)
+        draw.text((MARGIN, top + TILE // 2), name, INK, _font(19), anchor="lm")
+        for column, picture in enumerate(tiles):
+            sheet.paste(picture, (MARGIN + LABEL + column * (TILE + GAP), top))
+    top = 112 + faces_height + 22
+    draw.line((MARGIN, top, width - MARGIN, top), RULE, 1)
+    draw.text((MARGIN, top + 30), "Mask of each layer, first face", INK, _font(19), anchor="lm")
+    draw.text((width - MARGIN, top + 30), "framed: layers that carry the edit", FAINT, _font(15), anchor="rm")
+    for column, share in enumerate(shares):
+        left = MARGIN + column * (tile + GAP)
+        _layer(sheet, draw, (left, top + 58), tile, edited[0], masks[column][0], share, len(shares))
+    return sheet
+
+
+def alpha_sheet(
+    title: str,
+    subtitle: str,
+    names: Sequence[str],
+    original: np.ndarray,
+    edited: dict[float, np.ndarray],
+    masks: Sequence[np.ndarray],
+    shares: Sequence[LayerShare],
+) -> Image.Image:
+    """One row per face: the original, the edit at every alpha, and where it applies."""
+    columns = [(_alpha_name(alpha), images) for alpha, images in edited.items()]
+    if 0.0 not in edited:
+        columns.insert(0, ("original", original))
+    height = 148 + len(names) * (TILE + GAP) + MARGIN
+    width = max(2 * MARGIN + LABEL + (len(columns) + 1) * (TILE + GAP) - GAP, 720)
+    sheet = Image.new("RGB", (width, height), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    _header(draw, title, subtitle)
+    for column, name in enumerate([name for name, _ in columns] + ["where"]):
+        draw.text((MARGIN + LABEL + column * (TILE + GAP) + TILE // 2, 128), name, INK, _font(17), anchor="mm")
+    for row, name in enumerate(names):
+        top = 148 + row * (TILE + GAP)
+        draw.text((MARGIN, top + TILE // 2), name, FAINT, _font(17), anchor="lm")
+        tiles = [face_image(images[row]) for _, images in columns]
+        tiles.append(overlay(original[row], [mask[row] for mask in masks], shares))
+        for column, picture in enumerate(tiles):
+            sheet.paste(picture, (MARGIN + LABEL + column * (TILE + GAP), top))
+    return sheet
+
+
+def to_pixels(image: np.ndarray) -> np.ndarray:
+    """Image [h, w, 3] in [-1, 1] -> uint8."""
+    return np.round(np.clip((image + 1.0) * 127.5, 0, 255)).astype(np.uint8)
+
+
+def png(image: np.ndarray | Image.Image) -> bytes:
+    """An image ([h, w, 3] in [-1, 1]), a mask ([h, w] in [0, 1]) or a sheet, as the content of a PNG file."""
+    if isinstance(image, np.ndarray):
+        pixels = to_pixels(image) if image.ndim == 3 else np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
+        image = Image.fromarray(pixels)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def face_image(image: np.ndarray, tile: int = TILE) -> Image.Image:
+    """Image [h, w, 3] in [-1, 1], at the size of a tile."""
+    return Image.fromarray(to_pixels(image)).resize((tile, tile), Image.Resampling.LANCZOS)
+
+
+def layer_colour(layer: int, count: int) -> np.ndarray:
+    """Colour [3] of layer `layer` (from 1) of `count`: cold for coarse layers, warm for fine ones."""
+    position = (layer - 1) / max(count - 1, 1) * (len(SCALE) - 1)
+    low = min(int(position), len(SCALE) - 2)
+    return np.asarray(SCALE[low]) + (position - low) * (np.asarray(SCALE[low + 1]) - np.asarray(SCALE[low]))
+
+
+def overlay(image: np.ndarray, masks: Sequence[np.ndarray], shares: Sequence[LayerShare]) -> Image.Image:
+    """A pale face [h, w, 3], coloured where layers that matter edit: hue says which most, strength how much."""
+    strengths = np.stack(
+        [_resize_mask(mask, TILE, Image.Resampling.BILINEAR) * share.matters
+         for mask, share in zip(masks, shares, strict=True)]
+    )  # fmt: skip
+    colours = np.stack([layer_colour(share.layer, len(shares)) for share in shares])
+    # The layer that singles out a pixel most gives its hue: mixing all of them would make every pixel brown.
+    single = strengths * np.array([s.delta_norm / (s.area + 0.02) for s in shares])[:, None, None]
+    single = (single / max(single.max(), 1e-6)) ** 4
+    colour = np.tensordot(single, colours, axes=(0, 0)) / np.maximum(single.sum(axis=0), 1e-12)[..., None]
+    return _tint(_pale(face_image(image)), colour, strengths.max(axis=0))
+
+
+def _layer(
+    sheet: Image.Image, draw: ImageDraw.ImageDraw, corner: tuple[int, int], tile: int, image: np.ndarray,
+    mask: np.ndarray, share: LayerShare, count: int,
+) -> None:  # fmt: skip
+    """One layer's mask over the face, with number, resolution and share of area below."""
+    left, top = corner
+    colour = layer_colour(share.layer, count)
+    ink = tuple(int(c) for c in colour) if share.matters else FAINT
+    strength = _resize_mask(mask, tile, Image.Resampling.NEAREST)
+    shade = colour if share.matters else np.asarray(FAINT)
+    sheet.paste(_tint(_pale(face_image(image, tile)), np.broadcast_to(shade, (tile, tile, 3)), strength), corner)
+    frame = (left, top, left + tile - 1, top + tile - 1)
+    draw.rectangle(frame, outline=ink if share.matters else RULE, width=4 if share.matters else 1)
+    middle, below = left + tile // 2, top + tile + 22
+    number = str(share.layer)
+    if share.matters:
+        draw.ellipse((middle - 15, below - 15, middle + 15, below + 15), fill=ink)
+    draw.text((middle, below), number, PAPER if share.matters else FAINT, _font(18), anchor="mm")
+    draw.text((middle, below + 30), f"{share.resolution} x {share.resolution} px", FAINT, _font(14), anchor="mm")
+    area = f"{share.area:.0%}" if share.area >= 0.0995 else f"{share.area:.1%}"
+    draw.text((middle, below + 52), area if share.area else "off", INK if share.matters else FAINT, _font(16), "mm")
+
+
+def _header(draw: ImageDraw.ImageDraw, title: str, subtitle: str) -> None:
+    draw.text((MARGIN, 44), title, INK, _font(32), anchor="lm")
+    draw.text((MARGIN, 82), subtitle, FAINT, _font(16), anchor="lm")
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size=size)
+
+
+def _alpha_name(alpha: float) -> str:
+    return "original" if alpha == 0 else f"alpha {alpha:+g}"
+
+
+def _resize_mask(mask: np.ndarray, tile: int, resample: Image.Resampling) -> np.ndarray:
+    """Mask [h, w] at the size of a tile, in [0, 1]."""
+    return np.asarray(Image.fromarray(np.asarray(mask, np.float32)).resize((tile, tile), resample)).clip(0, 1)
+
+
+def _pale(face: Image.Image) -> np.ndarray:
+    """The face in pale greys, under which a tint is the only colour."""
+    return 0.5 * np.asarray(face.convert("L").convert("RGB"), np.float32) + 110.0
+
+
+def _tint(base: np.ndarray, colour: np.ndarray, strength: np.ndarray) -> Image.Image:
+    weight = 0.75 * strength[..., None]
+    return Image.fromarray(np.clip((1 - weight) * base + weight * colour, 0, 255).astype(np.uint8))

@@ -1,0 +1,190 @@
+"""CLIP (Radford et al. 2021): a vision transformer and a causal text transformer that share one embedding space.
+
+The architecture is OpenAI's, so published weights map one to one; the sizes are in `CLIPConfig`.
+"""
+
+import math
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+# Channel statistics that every published CLIP was trained with, for pixels in [0, 1] (OpenAI's `_transform`).
+PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
+PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+@dataclass(frozen=True)
+class CLIPConfig:
+    """Sizes of both towers; the defaults are ViT-B/32."""
+
+    image_size: int = 224
+    patch_size: int = 32
+    vision_width: int = 768
+    vision_layers: int = 12
+    vision_heads: int = 12
+    text_width: int = 512
+    text_layers: int = 12
+    text_heads: int = 8
+    embed_dim: int = 512
+    context: int = 77
+    vocab_size: int = 49408
+
+    def __post_init__(self):
+        """Rejects sizes that do not divide."""
+        for name, whole, part in (
+            ("image_size / patch_size", self.image_size, self.patch_size),
+            ("vision_width / vision_heads", self.vision_width, self.vision_heads),
+            ("text_width / text_heads", self.text_width, self.text_heads),
+        ):
+            if whole % part:
+                raise ValueError(f"CLIPConfig: {name} = {whole} / {part} is not whole; choose sizes that divide")
+
+
+def _normal(std: float) -> nnx.Initializer:
+    return nnx.initializers.normal(std)
+
+
+def _layer_norm(width: int, rngs: nnx.Rngs) -> nnx.LayerNorm:
+    # Two-pass variance: real CLIP weights have channels with outliers, where mean(x^2) - mean(x)^2 loses digits.
+    return nnx.LayerNorm(width, epsilon=1e-5, use_fast_variance=False, rngs=rngs)
+
+
+class Block(nnx.Module):
+    """Pre-norm residual attention block: x + attention(ln_1(x)), then x + mlp(ln_2(x)) with QuickGELU."""
+
+    def __init__(self, width: int, heads: int, layers: int, rngs: nnx.Rngs):
+        """Initialises as OpenAI's `initialize_parameters` does; `layers` is the depth of the tower."""
+        self.heads = heads
+        residual_std = (2 * width * layers) ** -0.5
+        self.ln_1 = _layer_norm(width, rngs)
+        self.qkv = nnx.Linear(width, 3 * width, kernel_init=_normal(width**-0.5), rngs=rngs)
+        self.out = nnx.Linear(width, width, kernel_init=_normal(residual_std), rngs=rngs)
+        self.ln_2 = _layer_norm(width, rngs)
+        self.fc = nnx.Linear(width, 4 * width, kernel_init=_normal((2 * width) ** -0.5), rngs=rngs)
+        self.proj = nnx.Linear(4 * width, width, kernel_init=_normal(residual_std), rngs=rngs)
+
+    def __call__(self, x: jax.Array, causal: bool) -> jax.Array:
+        """x [B, N, width] -> [B, N, width]; `causal` hides later positions."""
+        x = x + self.out(self._attend(self.ln_1(x), causal))
+        hidden = self.fc(self.ln_2(x))
+        return x + self.proj(hidden * jax.nn.sigmoid(1.702 * hidden))
+
+    def _attend(self, x: jax.Array, causal: bool) -> jax.Array:
+        batch, length, width = x.shape
+        qkv = self.qkv(x).reshape(batch, length, 3, self.heads, width // self.heads)
+        query, key, value = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
+        scores = jnp.einsum("bnhd,bmhd->bhnm", query * (width // self.heads) ** -0.5, key)
+        if causal:
+            visible = np.tril(np.ones((length, length), bool))
+            scores = jnp.where(visible, scores, jnp.finfo(scores.dtype).min)
+        mixed = jnp.einsum("bhnm,bmhd->bnhd", jax.nn.softmax(scores), value)
+        return mixed.reshape(batch, length, width)
+
+
+class VisionTower(nnx.Module):
+    """Vision transformer with a class token, norms before and after the blocks, and a projection."""
+
+    def __init__(self, config: CLIPConfig, rngs: nnx.Rngs):
+        """The class token, positions and projection start at std width^-0.5, as OpenAI's."""
+        width, patch = config.vision_width, config.patch_size
+        std = _normal(width**-0.5)
+        self.patch_size = patch
+        # A convolution whose stride is its size is one matrix product over flattened patches.
+        fan_in = 3 * patch * patch
+        self.patch = nnx.Linear(fan_in, width, use_bias=False, kernel_init=_normal((3 * fan_in) ** -0.5), rngs=rngs)
+        self.class_embedding = nnx.Param(std(rngs.params(), (width,)))
+        positions = 1 + (config.image_size // patch) ** 2
+        self.positional_embedding = nnx.Param(std(rngs.params(), (positions, width)))
+        self.ln_pre = _layer_norm(width, rngs)
+        self.blocks = nnx.List(
+            [Block(width, config.vision_heads, config.vision_layers, rngs) for _ in range(config.vision_layers)]
+        )
+        self.ln_post = _layer_norm(width, rngs)
+        self.proj = nnx.Linear(width, config.embed_dim, use_bias=False, kernel_init=std, rngs=rngs)
+
+    def __call__(self, pixels: jax.Array) -> jax.Array:
+        """pixels [B, S, S, 3], normalised -> features [B, embed_dim]."""
+        batch, size, _, _ = pixels.shape
+        patch, grid = self.patch_size, size // self.patch_size
+        x = pixels.reshape(batch, grid, patch, grid, patch, 3).transpose(0, 1, 3, 2, 4, 5)
+        x = self.patch(x.reshape(batch, grid * grid, 3 * patch * patch))
+        token = jnp.broadcast_to(self.class_embedding[...], (batch, 1, x.shape[-1]))
+        x = self.ln_pre(jnp.concatenate([token, x], axis=1) + self.positional_embedding[...][None])
+        for block in self.blocks:
+            x = block(x, causal=False)
+        return self.proj(self.ln_post(x[:, 0]))
+
+
+class TextTower(nnx.Module):
+    """Causal transformer over token ids, read at the end-of-text token and projected."""
+
+    def __init__(self, config: CLIPConfig, rngs: nnx.Rngs):
+        """Initialises as OpenAI's `initialize_parameters` does."""
+        width = config.text_width
+        self.token_embedding = nnx.Param(_normal(0.02)(rngs.params(), (config.vocab_size, width)))
+        self.positional_embedding = nnx.Param(_normal(0.01)(rngs.params(), (config.context, width)))
+        self.blocks = nnx.List(
+            [Block(width, config.text_heads, config.text_layers, rngs) for _ in range(config.text_layers)]
+        )
+        self.ln_final = _layer_norm(width, rngs)
+        self.proj = nnx.Linear(width, config.embed_dim, use_bias=False, kernel_init=_normal(width**-0.5), rngs=rngs)
+
+    def __call__(self, ids: jax.Array) -> jax.Array:
+        """ids [B, N] with N <= context -> features [B, embed_dim]."""
+        length = ids.shape[1]
+        x = self.token_embedding[...][ids] + self.positional_embedding[...][None, :length]
+        for block in self.blocks:
+            x = block(x, causal=True)
+        end = jnp.argmax(ids, axis=1)  # <|endoftext|> has the highest id, and padding after it is never attended to
+        x = jnp.take_along_axis(x, end[:, None, None], axis=1)[:, 0]
+        return self.proj(self.ln_final(x))
+
+
+class CLIP(nnx.Module):
+    """OpenAI's CLIP: images [-1, 1] and token ids to features whose cosine says how well they fit.
+
+    Computes in the dtype of its weights and returns float32: cast the weights to bfloat16 to compute in bfloat16.
+    """
+
+    def __init__(self, config: CLIPConfig, rngs: nnx.Rngs):
+        """Makes both towers, initialised for training from scratch."""
+        self.config = config
+        self.vision = VisionTower(config, rngs)
+        self.text = TextTower(config, rngs)
+        self.logit_scale = nnx.Param(jnp.array(math.log(1 / 0.07), jnp.float32))
+
+    def encode_image(self, images: jax.Array) -> jax.Array:
+        """images [B, H, W, 3] in [-1, 1], any size -> features [B, embed_dim], not normalised."""
+        return self.encode_pixels(self.preprocess(images))
+
+    def preprocess(self, images: jax.Array) -> jax.Array:
+        """images [B, H, W, 3] in [-1, 1] -> CLIP's pixels [B, S, S, 3]: area-resize, then mean and std."""
+        size = self.config.image_size
+        if images.shape[1:3] != (size, size):
+            shape = (images.shape[0], size, size, images.shape[3])
+            images = jax.image.resize(images, shape, jax.image.ResizeMethod.AREA)
+        # [-1, 1] -> [0, 1] and the normalisation are one affine map, taken after the resize, which is linear.
+        mean, std = np.asarray(PIXEL_MEAN, np.float32), np.asarray(PIXEL_STD, np.float32)
+        return images * (0.5 / std)[None, None, None] + ((0.5 - mean) / std)[None, None, None]
+
+    def encode_pixels(self, pixels: jax.Array) -> jax.Array:
+        """pixels [B, S, S, 3], already preprocessed -> features [B, embed_dim], not normalised."""
+        size = self.config.image_size
+        if pixels.shape[1:] != (size, size, 3):
+            raise ValueError(
+                f"CLIP.encode_pixels: got {pixels.shape}, expected [B, {size}, {size}, 3]; "
+                "use encode_image, which resizes"
+            )
+        return self.vision(pixels.astype(self.vision.patch.kernel.dtype)).astype(jnp.float32)
+
+    def encode_text(self, ids: jax.Array) -> jax.Array:
+        """ids [B, N], N <= context, zeros after <|endoftext|> -> features [B, embed_dim], not normalised."""
+        if ids.ndim != 2 or ids.shape[1] > self.config.context:
+            raise ValueError(
+                f"CLIP.encode_text: ids of shape {ids.shape}, expected [B, N] with N <= {self.config.context}; "
+                "make them with this CLIP's Tokenizer"
+            )
+        return self.text(ids).astype(jnp.float32)

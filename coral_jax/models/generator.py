@@ -1,0 +1,63 @@
+"""What every generator offers to CORAL, the latent editors and the figures."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import jax
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One convolution of a generator.  `index` counts from 1, as in the paper.
+
+    `w_index` is the row of w_plus that it reads; `rgb_w_index` the row its ToRGB reads, None where it has no ToRGB.
+    """
+
+    index: int
+    resolution: int
+    channels: int
+    w_index: int
+    rgb_w_index: int | None
+
+
+class Generator(Protocol):
+    """A network that draws w_plus [B, n_latent, w_dim] as a sum of ToRGB images over its layers (paper section 3.1)."""
+
+    @property
+    def n_latent(self) -> int:
+        """Number of codes in w_plus."""
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The convolutions, in order."""
+
+    @property
+    def z_dim(self) -> int:
+        """Width of z."""
+
+    @property
+    def w_dim(self) -> int:
+        """Width of one code."""
+
+    w_avg: jax.Array
+
+    def mapping(self, z: jax.Array) -> jax.Array:
+        """Map z [B, z_dim] to w [B, w_dim]."""
+
+    def truncate(self, w: jax.Array, psi: float) -> jax.Array:
+        """Move w [B, ..., w_dim] towards w_avg; psi 1 changes nothing."""
+
+    def broadcast(self, w: jax.Array) -> jax.Array:
+        """Repeat w [B, w_dim] to w_plus [B, n_latent, w_dim]."""
+
+    def constant(self, batch: int) -> jax.Array:
+        """Input of the first layer, [batch, h, w, C]."""
+
+    def layer(self, index: int, x: jax.Array, w: jax.Array) -> jax.Array:
+        """Features of layer `index` (from 1) for the features x before it and its code w [B, w_dim]."""
+
+    def rgb(self, index: int, x: jax.Array, w: jax.Array, image: jax.Array | None) -> jax.Array | None:
+        """Add layer `index`'s ToRGB of its features x to the image so far; unchanged where the layer has none."""
+
+    def synthesis(self, w_plus: jax.Array) -> jax.Array:
+        """Draw w_plus as images [B, size, size, 3], nominally in [-1, 1], not clipped."""

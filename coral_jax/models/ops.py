@@ -1,0 +1,146 @@
+"""Operations StyleGAN2 is made of: equalised linear maps, modulated convolution, FIR up-sampling.  All NHWC / HWIO.
+
+Up-sampling convolutions never dilate their input and never run depth-wise: both are slow on XLA's CPU backend.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+FIR = (0.25, 0.75, 0.75, 0.25)  # [1, 3, 3, 1] normalised to sum 2: one axis of an up-sampling by 2 keeps the mean
+DEMODULATION_EPS = 1e-8
+LEAKY_SLOPE = 0.2
+
+
+def leaky_relu(x: jax.Array) -> jax.Array:
+    """Leaky ReLU (slope 0.2) times sqrt(2), which keeps the variance of a normal input near one."""
+    return jax.nn.leaky_relu(x, LEAKY_SLOPE) * math.sqrt(2.0)
+
+
+def pixel_norm(x: jax.Array, eps: float = 1e-8) -> jax.Array:
+    """Scale x [..., C] to unit root mean square over its channels."""
+    return x * jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + eps)
+
+
+class EqualLinear(nnx.Module):
+    """Linear map with equalised learning rate: kernel [I, O] stored N(0, 1) / lr_mul, used times lr_mul / sqrt(I)."""
+
+    def __init__(self, features_in: int, features_out: int, rngs: nnx.Rngs, *, lr_mul: float = 1.0, bias: float = 0.0):
+        self.kernel = nnx.Param(jax.random.normal(rngs.params(), (features_in, features_out)) / lr_mul)
+        self.bias = nnx.Param(jnp.full((features_out,), bias / lr_mul))
+        self.lr_mul = lr_mul
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Map x [..., I] to [..., O]."""
+        gain = self.lr_mul / math.sqrt(self.kernel.shape[0])
+        return x @ self.kernel[...] * gain + self.bias[...] * self.lr_mul
+
+
+def conv2d(x: jax.Array, kernel: jax.Array, padding: tuple[tuple[int, int], ...] | str = "SAME") -> jax.Array:
+    """Stride-1 cross-correlation of x [B, H, W, I] with kernel [h, w, I, O]."""
+    return jax.lax.conv_general_dilated(x, kernel, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+def modulated_conv(
+    x: jax.Array, kernel: jax.Array, style: jax.Array, *, demodulate: bool = True, up: bool = False, fused: bool = False
+) -> jax.Array:
+    """Modulated convolution of x [B, H, W, I] by style [B, I] with one kernel [h, w, I, O] shared by all samples.
+
+    Equals StyleGAN2's per-sample kernels (`modulated_conv2d` of stylegan2-ada-pytorch, unfused path): the style scales
+    the input, the demodulation factor the output.  `up` doubles the resolution; `fused` picks how: `upsample_conv`.
+    """
+    scaled = x * style[:, None, None, :]
+    out = upsample_conv(scaled, kernel, fused=fused) if up else conv2d(scaled, kernel)
+    if demodulate:
+        energy = jnp.square(style) @ jnp.sum(jnp.square(kernel), axis=(0, 1))
+        out = out * jax.lax.rsqrt(energy + DEMODULATION_EPS)[:, None, None, :]
+    return out
+
+
+def upsample_conv(x: jax.Array, kernel: jax.Array, *, fused: bool = False) -> jax.Array:
+    """Transposed 3x3 convolution of stride 2, then the [1, 3, 3, 1] FIR: [B, H, W, I] -> [B, 2H, 2W, O].
+
+    `fused=False` computes the four phases of the transposed convolution with four small convolutions and filters after
+    (fewest multiplications; for frozen kernels).  `fused=True` folds the FIR into the kernel and computes all output
+    phases as one 3x3 convolution with 4 O outputs: four times the multiplications, but on a CPU its kernel gradient is
+    several times faster (for training the kernel).  They agree to rounding.
+    """
+    assert kernel.shape[:2] == (3, 3)
+    if fused:
+        return _depth_to_space(conv2d(x, _fir_phase_kernel(kernel)))
+    # Rows (and columns alike) of the transposed convolution: y[2i] = x[i] k0 + x[i-1] k2,  y[2i+1] = x[i] k1.
+    even_even = conv2d(x, kernel[2::-2, 2::-2], ((1, 1), (1, 1)))
+    even_odd = conv2d(x, kernel[2::-2, 1:2], ((1, 1), (0, 1)))
+    odd_even = conv2d(x, kernel[1:2, 2::-2], ((0, 1), (1, 1)))
+    odd_odd = conv2d(x, kernel[1:2, 1:2], ((0, 1), (0, 1)))
+    return _fir(_interleave(_interleave(even_even, odd_even, 1), _interleave(even_odd, odd_odd, 1), 2))
+
+
+def _fir_phase_kernel(kernel: jax.Array) -> jax.Array:
+    """Fold the FIR into a [3, 3, I, O] kernel: [3, 3, I, 4 O], one group of O per (row, column) parity of the output.
+
+    Along one axis the transposed convolution and the FIR make a six-tap kernel t = k * fir, and
+    out[2m + r] = sum_q t[2q + r] x[m + 1 - q].
+    """
+    fold = np.zeros((6, 3), np.float32)
+    for tap in range(3):
+        fold[tap : tap + 4, tap] = FIR
+    six = jnp.einsum("pa,qb,abio->pqio", fold, fold, kernel, precision="highest")
+    return jnp.concatenate([six[row::2, column::2][::-1, ::-1] for row in (0, 1) for column in (0, 1)], axis=-1)
+
+
+def _depth_to_space(x: jax.Array) -> jax.Array:
+    """[B, H, W, 4 C] -> [B, 2H, 2W, C]; the four groups are the (row, column) parities."""
+    batch, height, width, channels = x.shape
+    x = x.reshape(batch, height, width, 2, 2, channels // 4).transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(batch, 2 * height, 2 * width, channels // 4)
+
+
+@jax.custom_vjp
+def _fir(y: jax.Array) -> jax.Array:
+    """[1, 3, 3, 1] FIR along both axes of y [B, H, W, C], whose last row and column are zero: [B, H - 2, W - 2, C]."""
+    return _taps(_taps(y, 1, (1, 0)), 2, (1, 0))
+
+
+def _fir_forward(y: jax.Array) -> tuple[jax.Array, None]:
+    return _fir(y), None
+
+
+def _fir_backward(_: None, gradient: jax.Array) -> tuple[jax.Array]:
+    # The filter is symmetric, so its transpose is the filter with other margins; derived automatically it is a sum of
+    # padded arrays, twice as slow to run and to compile.
+    return (_taps(_taps(gradient, 1, (2, 3)), 2, (2, 3)),)
+
+
+_fir.defvjp(_fir_forward, _fir_backward)
+
+
+def _taps(y: jax.Array, axis: int, margins: tuple[int, int]) -> jax.Array:
+    """Weighted sum of four shifts of y along `axis`, after padding it with zeros."""
+    pad = [(0, 0)] * y.ndim
+    pad[axis] = margins
+    y = jnp.pad(y, pad)
+    n = y.shape[axis] - 3
+    return sum(tap * jax.lax.slice_in_dim(y, k, k + n, axis=axis) for k, tap in enumerate(FIR))
+
+
+def _interleave(even: jax.Array, odd: jax.Array, axis: int) -> jax.Array:
+    stacked = jnp.stack([even, odd], axis=axis + 1)
+    shape = list(even.shape)
+    shape[axis] *= 2
+    return stacked.reshape(shape)
+
+
+def upsample(x: jax.Array) -> jax.Array:
+    """Double the resolution of x [B, H, W, C] with the [1, 3, 3, 1] FIR (`upsample2d` of stylegan2-ada-pytorch)."""
+    for axis in (1, 2):
+        pad = [(0, 0)] * 4
+        pad[axis] = (1, 1)
+        padded = jnp.pad(x, pad)
+        n = x.shape[axis]
+        before, here, after = (jax.lax.slice_in_dim(padded, k, k + n, axis=axis) for k in range(3))
+        x = _interleave(FIR[3] * before + FIR[1] * here, FIR[2] * here + FIR[0] * after, axis)
+    return x

@@ -1,0 +1,175 @@
+"""StyleGAN2 (skip generator, config F and its smaller forms), so laid out that published weights load one to one.
+
+Weights are stored before the equalised learning-rate scaling, as in rosinality/stylegan2-pytorch and
+stylegan2-ada-pytorch.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from coral_jax.models import ops
+from coral_jax.models.generator import Layer
+
+MAPPING_LR_MUL = 0.01
+
+
+@dataclass(frozen=True)
+class StyleGAN2Config:
+    """Sizes of a StyleGAN2; `channels` lists (resolution, channels) for every resolution from 4 to `size`."""
+
+    size: int
+    z_dim: int
+    w_dim: int
+    mapping_layers: int
+    channels: tuple[tuple[int, int], ...]
+
+    def __post_init__(self):
+        """Reject sizes that no StyleGAN2 has."""
+        if self.size < 8 or self.size & (self.size - 1):
+            raise ValueError(f"size is {self.size}; give a power of two of at least 8")
+        needed = [2**k for k in range(2, self.size.bit_length())]
+        if [resolution for resolution, _ in self.channels] != needed:
+            raise ValueError(f"channels is {self.channels}; give (resolution, channels) for each of {needed}, in order")
+
+
+@cache
+def _layers(config: StyleGAN2Config) -> tuple[Layer, ...]:
+    layers = []
+    for block, (resolution, channels) in enumerate(config.channels):
+        if block:  # the up-sampling convolution that opens a block has no ToRGB; the first block lacks it
+            layers.append(Layer(len(layers) + 1, resolution, channels, len(layers), None))
+        # ToRGB shares its code with the first convolution of the next block (18 codes for 17 convolutions at 1024 px).
+        layers.append(Layer(len(layers) + 1, resolution, channels, len(layers), len(layers) + 1))
+    return tuple(layers)
+
+
+class Mapping(nnx.Module):
+    """The mapping network: z [B, z_dim] -> w [B, w_dim]."""
+
+    def __init__(self, config: StyleGAN2Config, rngs: nnx.Rngs):
+        widths = [config.z_dim] + [config.w_dim] * config.mapping_layers
+        self.layers = nnx.List(
+            [ops.EqualLinear(i, o, rngs, lr_mul=MAPPING_LR_MUL) for i, o in zip(widths, widths[1:], strict=False)]
+        )
+
+    def __call__(self, z: jax.Array) -> jax.Array:
+        """Map z [B, z_dim] to w [B, w_dim]."""
+        x = ops.pixel_norm(z)
+        for layer in self.layers:
+            x = ops.leaky_relu(layer(x))
+        return x
+
+
+class StyledConv(nnx.Module):
+    """Modulated 3x3 convolution, stored noise, bias, leaky ReLU; doubles the resolution first where `up`."""
+
+    def __init__(self, channels_in: int, channels: int, resolution: int, w_dim: int, up: bool, rngs: nnx.Rngs):
+        self.kernel = nnx.Param(jax.random.normal(rngs.params(), (3, 3, channels_in, channels)))
+        self.modulation = ops.EqualLinear(w_dim, channels_in, rngs, bias=1.0)
+        self.bias = nnx.Param(jnp.zeros((channels,)))
+        self.noise_strength = nnx.Param(jnp.zeros(()))
+        self.noise = nnx.Variable(jax.random.normal(rngs.params(), (resolution, resolution)))
+        self.up = up
+
+    def __call__(self, x: jax.Array, w: jax.Array, *, fused: bool) -> jax.Array:
+        """Features [B, h, w, C] from x and the code w [B, w_dim]."""
+        style = self.modulation(w) / math.sqrt(9 * x.shape[-1])  # the kernel's equalised scale, on the smaller factor
+        x = ops.modulated_conv(x, self.kernel[...], style, up=self.up, fused=fused)
+        x = x + self.noise_strength[...] * self.noise[..., None] + self.bias[...]
+        return ops.leaky_relu(x)
+
+
+class ToRGB(nnx.Module):
+    """Modulated 1x1 convolution to three channels, without demodulation."""
+
+    def __init__(self, channels: int, w_dim: int, rngs: nnx.Rngs):
+        self.kernel = nnx.Param(jax.random.normal(rngs.params(), (1, 1, channels, 3)))
+        self.modulation = ops.EqualLinear(w_dim, channels, rngs, bias=1.0)
+        self.bias = nnx.Param(jnp.zeros((3,)))
+
+    def __call__(self, x: jax.Array, w: jax.Array) -> jax.Array:
+        """RGB [B, h, w, 3] of the features x under the code w [B, w_dim]."""
+        style = self.modulation(w) / math.sqrt(x.shape[-1])
+        return ops.modulated_conv(x, self.kernel[...], style, demodulate=False) + self.bias[...]
+
+
+class StyleGAN2(nnx.Module):
+    """A StyleGAN2 generator; see `coral_jax.models.generator.Generator` for what its methods promise.
+
+    `fused_upsampling` (static, False at first) picks the form of up-sampling convolutions: set it to True to train the
+    generator itself, where it makes the kernels' gradients several times faster; the outputs agree to rounding.
+    """
+
+    def __init__(self, config: StyleGAN2Config, rngs: nnx.Rngs):
+        self.config = config
+        self.fused_upsampling = False
+        first = config.channels[0][1]
+        self.mapping = Mapping(config, rngs)
+        self.w_avg = nnx.Variable(jnp.zeros((config.w_dim,)))
+        self.input = nnx.Param(jax.random.normal(rngs.params(), (4, 4, first)))
+        convs, to_rgbs, channels_in, resolution = [], [], first, 4
+        for layer in _layers(config):
+            up = layer.resolution > resolution
+            convs.append(StyledConv(channels_in, layer.channels, layer.resolution, config.w_dim, up, rngs))
+            if layer.rgb_w_index is not None:
+                to_rgbs.append(ToRGB(layer.channels, config.w_dim, rngs))
+            channels_in, resolution = layer.channels, layer.resolution
+        self.convs = nnx.List(convs)
+        self.to_rgbs = nnx.List(to_rgbs)
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The convolutions: 2 log2(size) - 3 of them, 17 at 1024 px."""
+        return _layers(self.config)
+
+    @property
+    def n_latent(self) -> int:
+        """Number of codes in w_plus: 2 log2(size) - 2, 18 at 1024 px."""
+        return len(self.layers) + 1
+
+    @property
+    def z_dim(self) -> int:
+        """Width of z."""
+        return self.config.z_dim
+
+    @property
+    def w_dim(self) -> int:
+        """Width of one code."""
+        return self.config.w_dim
+
+    def truncate(self, w: jax.Array, psi: float) -> jax.Array:
+        """Move w [B, ..., w_dim] towards w_avg: w_avg + psi (w - w_avg)."""
+        return self.w_avg[...] + psi * (w - self.w_avg[...])
+
+    def broadcast(self, w: jax.Array) -> jax.Array:
+        """Repeat w [B, w_dim] to w_plus [B, n_latent, w_dim]."""
+        return jnp.broadcast_to(w[:, None, :], (w.shape[0], self.n_latent, w.shape[1]))
+
+    def constant(self, batch: int) -> jax.Array:
+        """The learned 4x4 input, repeated: [batch, 4, 4, C]."""
+        return jnp.broadcast_to(self.input[...], (batch, *self.input.shape))
+
+    def layer(self, index: int, x: jax.Array, w: jax.Array) -> jax.Array:
+        """Features [B, h, w, C] of convolution `index` (from 1), from those before it and its code w [B, w_dim]."""
+        return self.convs[index - 1](x, w, fused=self.fused_upsampling)
+
+    def rgb(self, index: int, x: jax.Array, w: jax.Array, image: jax.Array | None) -> jax.Array | None:
+        """Up-sample the image so far and add ToRGB of x where convolution `index` ends its block; else leave it."""
+        if self.layers[index - 1].rgb_w_index is None:
+            return image
+        rgb = self.to_rgbs[index // 2](x, w)
+        return rgb if image is None else ops.upsample(image) + rgb
+
+    def synthesis(self, w_plus: jax.Array) -> jax.Array:
+        """Draw w_plus [B, n_latent, w_dim]: images [B, size, size, 3], nominally in [-1, 1], not clipped."""
+        x, image = self.constant(w_plus.shape[0]), None
+        for layer in self.layers:
+            x = self.layer(layer.index, x, w_plus[:, layer.w_index])
+            if layer.rgb_w_index is not None:
+                image = self.rgb(layer.index, x, w_plus[:, layer.rgb_w_index], image)
+        return image

@@ -1,0 +1,95 @@
+"""What a finished training leaves: the edit, sheet.png, summary.json."""
+
+import importlib.metadata
+import platform
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import jax
+
+from coral_jax.artifact import Edit, save_edit, write_bytes, write_json
+from coral_jax.figures import LayerShare, layer_shares, png, training_sheet
+from coral_jax.latents import w_plus_of_seeds
+from coral_jax.logs import read_metrics
+
+
+def write_outputs(workdir: Path, edit: Edit, seeds: list[int], timing: dict, begun: float) -> dict:
+    """Write edit/, sheet.png of the seeds' faces and, last of all, summary.json, which it returns.
+
+    `timing` has seconds_compile and resumed_from; `begun` is the start on the monotonic clock.
+    """
+    save_edit(workdir / "edit", edit)
+    w_plus = w_plus_of_seeds(edit.domain.generator, seeds, edit.settings.truncation)
+    original, edited, masks = edit.apply(w_plus)
+    shares = shares_of(edit, w_plus, masks)
+    if not any(share.area for share in shares):
+        print(f"warning: no mask reaches tau {edit.tau}, so the edit changes nothing; train longer, with a lower "
+              "--config.lambda_area, or lower --config.tau", file=sys.stderr)  # fmt: skip
+    subtitle = f"{edit.settings.method} on {edit.domain.name}, {edit.steps} steps, tau {edit.tau:g}, seed {edit.seed}"
+    sheet = training_sheet(edit.prompt, subtitle, original, edited, masks, shares)
+    write_bytes(workdir / "sheet.png", png(sheet))
+    summary = _summary(workdir, edit, shares, timing)
+    truth = _truth(edit)
+    if truth is not None:
+        summary["truth"] = truth
+    summary["seconds_total"] = time.monotonic() - begun
+    write_json(workdir / "summary.json", summary)
+    print(f"{workdir / 'sheet.png'} shows the edit, {workdir / 'edit'} holds it "
+          f"({summary['seconds_total']:.0f} s, {timing['seconds_compile']:.0f} s of them compiling)",
+          file=sys.stderr)  # fmt: skip
+    return summary
+
+
+def shares_of(edit: Edit, w_plus: jax.Array, masks: list) -> list[LayerShare]:
+    """What each edited layer does to the faces w_plus [N, n_latent, w_dim] whose masks [N, h, w] are given."""
+    resolutions = [layer.resolution for layer in edit.domain.generator.layers[: len(masks)]]
+    return layer_shares(resolutions, masks, edit.delta_norms(w_plus))
+
+
+def area_weighted_layer(shares: list[LayerShare]) -> float | None:
+    """Mean layer number, weighted by the area of its mask: low for edits of shape, high for edits of colour."""
+    total = sum(share.area for share in shares)
+    return sum(share.layer * share.area for share in shares) / total if total else None
+
+
+def versions() -> dict[str, str]:
+    """Versions of this program, of what it computes with, and the device."""
+    found = {}
+    for name in ("coral_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy"):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"  # run from the source folder
+    return found | {"python": platform.python_version(), "device": jax.devices()[0].device_kind}
+
+
+def _summary(workdir: Path, edit: Edit, shares: list[LayerShare], timing: dict) -> dict:
+    rows = read_metrics(workdir / "metrics.jsonl")
+    return {
+        "prompt": edit.prompt,
+        "method": edit.settings.method,
+        "domain": edit.domain.name,
+        "domain_fingerprint": edit.domain.fingerprint,
+        "seed": edit.seed,
+        "batch_size": edit.settings.batch_size,
+        "steps": edit.steps,
+        "tau": edit.tau,
+        **timing,
+        "seconds_per_step": statistics.median(row["seconds_per_step"] for row in rows),
+        # Mean over the last interval of the log: one step's three faces say little.
+        "losses": {name.removeprefix("loss/"): rows[-1][name] for name in rows[-1] if name.startswith("loss/")},
+        "layers": [share._asdict() for share in shares],
+        "area_weighted_layer": area_weighted_layer(shares),
+        "versions": versions(),
+    }
+
+
+def _truth(edit: Edit) -> dict | None:
+    """The edit measured against the renderer's ideal one, where the domain is the embedded one."""
+    if edit.domain.name != "toons":
+        return None
+    from coral_jax.toons import truth  # the renderer and the classifier are of no use elsewhere
+
+    return truth.measure(edit.domain, edit.prompt, edit.draw)

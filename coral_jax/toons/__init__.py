@@ -1,0 +1,1 @@
+"""The embedded domain: cartoon faces drawn from numbers, whose truth is known."""

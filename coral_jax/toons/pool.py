@@ -1,0 +1,106 @@
+"""A pool of drawn faces that the toons networks are trained on: drawn once, kept as bytes, sampled many times."""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+
+from coral_jax import weights
+from coral_jax.models.stylegan2 import StyleGAN2
+from coral_jax.toons.faces import SHAPE_CODES, Z_DIM, Face, faces_from_z, mix
+from coral_jax.toons.renderer import render
+
+_CHUNK = 256
+
+
+@dataclasses.dataclass(frozen=True)
+class Pool:
+    """Drawn faces: the latents of their shapes and colours [N, Z_DIM], images and part shares as bytes [N, h, w, C]."""
+
+    z_shape: np.ndarray
+    z_colour: np.ndarray
+    images: np.ndarray
+    parts: np.ndarray
+
+    def faces(self) -> Face:
+        """The faces in the pool."""
+        return mix(faces_from_z(self.z_shape), faces_from_z(self.z_colour))
+
+    def batches(self, size: int, seed: int) -> Iterator[np.ndarray]:
+        """Endless index arrays [size]: every face once, in a new order each time."""
+        random = np.random.default_rng(seed)
+        while True:
+            order = random.permutation(len(self.images))
+            yield from (order[i : i + size] for i in range(0, len(order) - size + 1, size))
+
+
+def to_bytes(images: jax.Array) -> np.ndarray:
+    """Images in [-1, 1] -> uint8."""
+    return np.asarray(np.rint((np.clip(images, -1, 1) + 1) * 127.5), np.uint8)
+
+
+def from_bytes(images: np.ndarray) -> np.ndarray:
+    """uint8 -> float32 in [-1, 1]."""
+    return images.astype(np.float32) / 127.5 - 1
+
+
+def draw_pool(count: int, seed: int) -> Pool:
+    """Draw `count` faces; half of them have the colours of another latent, so that shape and colour come apart."""
+    random = np.random.default_rng(seed)
+    z_shape = random.standard_normal((count, Z_DIM)).astype(np.float32)
+    other = random.standard_normal((count, Z_DIM)).astype(np.float32)
+    z_colour = np.where(random.random((count, 1)) < 0.5, z_shape, other)
+    images, parts = [], []
+    for i in range(0, count, _CHUNK):
+        rows = np.minimum(np.arange(i, i + _CHUNK), count - 1)  # one shape, so one compilation
+        image, part = render(mix(faces_from_z(z_shape[rows]), faces_from_z(z_colour[rows])))
+        keep = min(_CHUNK, count - i)
+        images.append(to_bytes(image[:keep]))
+        parts.append(np.asarray(np.rint(part[:keep] * 255), np.uint8))
+    return Pool(z_shape, z_colour, np.concatenate(images), np.concatenate(parts))
+
+
+def mixed(generator: StyleGAN2, w_shape: jax.Array, w_colour: jax.Array) -> jax.Array:
+    """w_plus [B, n_latent, w_dim] with one w in the codes of shape and another in those of colour."""
+    shape = jnp.arange(generator.n_latent)[None, :, None] < SHAPE_CODES
+    return jnp.where(shape, w_shape[:, None], w_colour[:, None])
+
+
+def generate_pool(generator: StyleGAN2, count: int, seed: int) -> Pool:
+    """Faces drawn by the generator instead; their truth is that of their latents."""
+    random = np.random.default_rng(seed)
+    z = random.standard_normal((2, count, Z_DIM)).astype(np.float32)
+    z[1] = np.where(random.random((count, 1)) < 0.5, z[0], z[1])
+
+    @jax.jit
+    def draw(generator: StyleGAN2, z: jax.Array) -> jax.Array:
+        w_shape, w_colour = (generator.mapping(half) for half in z)
+        return generator.synthesis(mixed(generator, w_shape, w_colour))
+
+    images = [to_bytes(draw(generator, z[:, i : i + _CHUNK])) for i in range(0, count, _CHUNK)]
+    return Pool(z[0], z[1], np.concatenate(images), np.zeros((count, 1, 1, 0), np.uint8))
+
+
+def load_training_pool(folder: Path, count: int) -> Pool:
+    """The drawn pool, with half as many generated faces beside it where the folder has a generator."""
+    pool = load_pool(folder, count, 2)
+    path = Path(folder) / "generator.safetensors"
+    if not path.exists():
+        return pool
+    logging.info("generating %d faces", count // 2)
+    other = generate_pool(weights.load(path), count // 2, 4)
+    joined = [np.concatenate([getattr(pool, k), getattr(other, k)]) for k in ("z_shape", "z_colour", "images")]
+    return Pool(*joined, parts=pool.parts)
+
+
+def load_pool(folder: Path, count: int, seed: int) -> Pool:
+    """The pool kept in `folder`, drawn and kept there first where it is missing."""
+    path = Path(folder) / f"pool_{seed}_{count}.safetensors"
+    if not path.exists():
+        logging.info("drawing %d faces", count)
+        weights.save_tensors(path, dataclasses.asdict(draw_pool(count, seed)), {})
+    return Pool(**weights.load_tensors(path)[0])

@@ -1,0 +1,43 @@
+"""A run's folder: which configuration it belongs to, and whether that run is finished."""
+
+import json
+from pathlib import Path
+
+from coral_jax.artifact import write_json
+
+
+def claim(workdir: Path, record: dict) -> None:
+    """Make `workdir` the folder of the run that `record` describes, or check that it is; nothing is overwritten.
+
+    ValueError names the fields in which the run that is there differs, or says that the folder holds other files.
+    """
+    path = workdir / "config.json"
+    if path.exists():
+        there = _read(path)
+        fields = sorted(name for name in there.keys() | record.keys() if there.get(name) != record.get(name))
+        if fields:
+            differences = ", ".join(f"{name} ({there.get(name)!r} there, {record.get(name)!r} here)" for name in fields)
+            raise ValueError(
+                f"{workdir} holds a run of another configuration: {differences}; "
+                "give another folder with --workdir=DIR, or delete this one"
+            )
+        return
+    if workdir.exists() and not workdir.is_dir():
+        raise ValueError(f"{workdir} is a file; give a folder with --workdir=DIR")
+    # A hidden file is what a run killed in its first moment may leave.
+    if workdir.exists() and any(not entry.name.startswith(".") for entry in workdir.iterdir()):
+        raise ValueError(f"{workdir} holds files that no run made; give an empty or new folder with --workdir=DIR")
+    write_json(path, record)
+
+
+def finished(workdir: Path) -> dict | None:
+    """summary.json of a finished run, which is written last; None if the run is not finished."""
+    path = workdir / "summary.json"
+    return _read(path) if path.exists() else None
+
+
+def _read(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error}); delete {path.parent} or give another --workdir=DIR") from error

@@ -1,0 +1,153 @@
+"""Equation 1: exactness at masks of zero and one, and agreement with the equation written out sample by sample."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny import GENERATOR, generator, largest, w_plus
+
+from coral_jax.blend import blend, blended_synthesis, edit_layers_of, original_synthesis
+from coral_jax.models.stylegan2 import StyleGAN2Config
+
+RNG = np.random.default_rng(0)
+blended = jax.jit(blended_synthesis, static_argnames="full")
+
+
+@pytest.fixture(scope="module")
+def network():
+    return generator()
+
+
+def constant_masks(network, value, batch=2, layers=None):
+    return tuple(jnp.full((batch, layer.resolution, layer.resolution), value) for layer in network.layers[:layers])
+
+
+def random_masks(network, batch=2, layers=None):
+    return tuple(jnp.float32(RNG.uniform(size=mask.shape)) for mask in constant_masks(network, 0.0, batch, layers))
+
+
+def random_delta(network, layers=None):
+    return jnp.float32(RNG.standard_normal((len(network.layers[:layers]), network.w_dim)))
+
+
+def equation_1(network, w_plus, delta, masks):
+    """One sample, one path after the other, exactly as the paper writes it."""
+    star, image = network.constant(1), None
+    for layer in network.layers:
+        w = w_plus[None, layer.w_index]
+        unedited = network.layer(layer.index, star, w)
+        if layer.index <= len(delta):
+            edited = network.layer(layer.index, star, w + delta[layer.index - 1])
+            m = masks[layer.index - 1][None, :, :, None]
+            star = m * edited + (1 - m) * unedited
+        else:
+            star = unedited
+        if layer.rgb_w_index is not None:
+            image = network.rgb(layer.index, star, w_plus[None, layer.rgb_w_index], image)
+    return image[0]
+
+
+@pytest.mark.parametrize(("size", "batch"), [(8, 1), (16, 3), (64, 2)])
+def test_zero_mask_returns_the_original_exactly(size, batch):
+    widths = {4: 8, 8: 12, 16: 7, 32: 6, 64: 5}
+    config = StyleGAN2Config(size, 6, 5, 1, tuple((r, c) for r, c in widths.items() if r <= size))
+    network, codes = generator(config), w_plus(batch, config=config)
+    delta, zero = random_delta(network), constant_masks(network, 0.0, batch)
+    drawn = blended(network, codes, delta, zero)
+    assert largest(drawn.image, drawn.original) == 0.0
+    assert largest(drawn.original, jax.jit(lambda g, w: g.synthesis(w))(network, codes)) < 1e-5
+    # The same through the whole blending arithmetic: a mask too small to change a float.
+    drawn = blended(network, codes, delta, constant_masks(network, 1e-30, batch))
+    assert largest(drawn.image, drawn.original) < 1e-5 * largest(drawn.original)
+    assert largest(drawn.full, drawn.original) > 0.1
+
+
+def test_zero_mask_is_exact_for_each_sample_by_itself(network):
+    masks = tuple(mask.at[1].set(0.0) for mask in random_masks(network, 3))
+    drawn = blended(network, w_plus(3), random_delta(network), masks)
+    assert largest(drawn.image[1], drawn.original[1]) == 0.0
+    assert largest(drawn.image[0], drawn.original[0]) > 0.1
+    assert largest(drawn.image[2], drawn.original[2]) > 0.1
+
+
+def test_mask_of_one_is_the_full_edit(network):
+    codes, delta = w_plus(), random_delta(network)
+    drawn = blended(network, codes, delta, constant_masks(network, 1.0))
+    assert largest(drawn.image, drawn.full) < 1e-5 * largest(drawn.full)
+    # ... which is the plain synthesis of w + delta, but for ToRGB.
+    moved = codes.at[:, : len(delta)].add(delta)
+
+    @jax.jit
+    def plain(network):
+        x, image = network.constant(2), None
+        for layer in network.layers:
+            x = network.layer(layer.index, x, moved[:, layer.w_index])
+            if layer.rgb_w_index is not None:
+                image = network.rgb(layer.index, x, codes[:, layer.rgb_w_index], image)
+        return image
+
+    assert largest(drawn.full, plain(network)) < 1e-5 * largest(drawn.full)
+
+
+@pytest.mark.parametrize("layers", [3, 5])
+def test_is_equation_1(network, layers):
+    """With random masks, a delta for each sample, and layers after the last edited one."""
+    codes, masks = w_plus(), random_masks(network, layers=layers)
+    delta = jnp.stack([random_delta(network, layers), random_delta(network, layers)])
+    drawn = blended(network, codes, delta, masks)
+    expected = [jax.jit(equation_1)(network, codes[b], delta[b], [mask[b] for mask in masks]) for b in range(2)]
+    assert largest(drawn.image, jnp.stack(expected)) < 1e-5 * largest(drawn.image)
+
+
+def test_without_the_full_image(network):
+    codes, delta, masks = w_plus(), random_delta(network, 3), random_masks(network, layers=3)
+    drawn, without = blended(network, codes, delta, masks), blended(network, codes, delta, masks, full=False)
+    assert without.full is None
+    assert largest(without.image, drawn.image) < 1e-5 * largest(drawn.image)
+
+
+def test_masks_from_a_function_of_the_original_features(network):
+    codes, delta = w_plus(), random_delta(network)
+
+    def masks(features):
+        return tuple(jax.nn.sigmoid(features[layer.index].mean(axis=-1)) for layer in network.layers)
+
+    drawn = jax.jit(lambda g, w, d: blended_synthesis(g, w, d, masks))(network, codes, delta)
+    _, features = jax.jit(original_synthesis)(network, codes)
+    assert max(largest(a, b) for a, b in zip(drawn.masks, masks(features), strict=True)) < 1e-5
+    assert largest(drawn.image, blended(network, codes, delta, drawn.masks).image) < 1e-4
+
+
+def test_gradients_reach_delta_and_masks_of_every_layer_but_not_the_original(network):
+    masks, delta = random_masks(network), random_delta(network)
+
+    @jax.jit
+    def gradients(codes, delta, masks):
+        def total(delta, masks):
+            return jnp.sum(jnp.square(blended_synthesis(network, codes, delta, masks).image))
+
+        def original(codes):
+            return jnp.sum(jnp.square(original_synthesis(network, codes)[0]))
+
+        return jax.grad(total, argnums=(0, 1))(delta, masks), jax.grad(original)(codes)
+
+    (by_delta, by_masks), by_codes = gradients(w_plus(), delta, masks)
+    assert float(jnp.min(jnp.linalg.norm(by_delta, axis=-1))) > 0
+    assert min(float(jnp.linalg.norm(mask)) for mask in by_masks) > 0
+    assert largest(by_codes) == 0.0
+
+
+def test_number_of_edited_layers(network):
+    assert edit_layers_of(network) == len(network.layers) == 5
+
+    class Large:
+        layers = tuple(range(17))
+
+    assert edit_layers_of(Large()) == 13
+
+
+def test_refuses_masks_that_do_not_fit(network):
+    with pytest.raises(ValueError, match=r"of resolutions \[4, 8, 8, 16, 16\]"):
+        blend(network, w_plus(), random_delta(network), random_masks(network, layers=4), jnp.zeros((2, 16, 16, 3)))
+    with pytest.raises(ValueError, match="between 1 and the generator's 5 layers"):
+        blended_synthesis(network, w_plus(), jnp.zeros((6, GENERATOR.w_dim)), ())

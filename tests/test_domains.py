@@ -1,0 +1,115 @@
+"""Domains: what a folder gives, which folders are found, what is said about broken ones."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from conftest import make_domain
+
+from coral_jax import domains, weights
+from coral_jax.domains import known_domains, load_domain, weights_folder
+from coral_jax.models.segmenter import MixtureSegmenter, PixelClassifier
+
+pytestmark = pytest.mark.usefixtures("quick")
+
+
+@pytest.fixture
+def copied(weights_dir, tmp_path):
+    """A weights folder of its own, with the tiny domain."""
+    shutil.copytree(weights_dir / "tiny", tmp_path / "tiny")
+    return tmp_path
+
+
+def describe(folder, **fields):
+    """Change fields of domain.json; None takes one out."""
+    path = folder / "tiny" / "domain.json"
+    description = json.loads(path.read_text()) | fields
+    path.write_text(json.dumps({key: value for key, value in description.items() if value != "absent"}))
+
+
+def test_a_folder_gives_its_networks_and_defaults(domain):
+    assert domain.name == "tiny" and domain.generator.config.size == 16 and domain.clip.config.context == 12
+    assert domain.identity.config.embed_dim == 8 and domain.tokenizer.context == 12
+    assert isinstance(domain.segmenter(), MixtureSegmenter)
+    assert isinstance(domain.segmenter("parts"), PixelClassifier)
+    assert domain.settings["methods"]["segment_global"]["lambda_l2"] == 0.001
+
+
+def test_frozen_holds_the_prompts_features_and_the_segmenter(domain):
+    frozen = domain.frozen("blue eyes", "parts")
+    ids = domain.tokenizer(["blue eyes"])
+    expected = jax.jit(lambda clip, ids: clip.encode_text(ids)[0])(domain.clip, ids)
+    np.testing.assert_array_equal(frozen.text, expected)
+    assert frozen.text.shape == (8,) and frozen.segmenter is domain.segmenters["parts"]
+    assert frozen.generator is domain.generator and frozen.identity is domain.identity
+
+
+def test_prompts_and_segmenters_that_cannot_be_are_explained(domain):
+    with pytest.raises(ValueError, match="prompt is empty; say what"):
+        domain.frozen(" ")
+    with pytest.raises(ValueError, match="at most 10; shorten it"):
+        domain.frozen("a face with an unheard of zigzag quiff")
+    with pytest.raises(ValueError, match="has no segmenter 'hair'; it has: mixture, parts"):
+        domain.frozen("happy", "hair")
+    with pytest.raises(ValueError, match="tiny has no classifier"):
+        domain.classifier()
+
+
+def test_a_domain_may_lack_identity_and_segmenters(copied):
+    describe(copied, identity=None, segmenters={}, default_segmenter=None)
+    frozen = load_domain("tiny", copied).frozen("happy")
+    assert frozen.identity is None and frozen.segmenter is None
+
+
+def test_the_classifier_is_read_only_when_asked_for(copied):
+    (copied / "tiny" / "classifier.safetensors").write_bytes(b"not yet")
+    describe(copied, classifier="classifier.safetensors")
+    domain = load_domain("tiny", copied)
+    with pytest.raises(ValueError, match="is not a safetensors file"):
+        domain.classifier()
+    shutil.copy(copied / "tiny" / "identity.safetensors", copied / "tiny" / "classifier.safetensors")
+    assert type(domain.classifier()) is type(domain.identity)
+
+
+def test_the_fingerprint_follows_the_weights_and_nothing_else(copied, domain):
+    assert load_domain("tiny", copied).fingerprint == domain.fingerprint
+    describe(copied, settings={"tau": 0.1}, classifier="identity.safetensors")
+    assert load_domain("tiny", copied).fingerprint == domain.fingerprint
+    tensors, metadata = weights.load_tensors(copied / "tiny" / "generator.safetensors")
+    weights.save_tensors(copied / "tiny" / "generator.safetensors", tensors | {"w_avg": tensors["w_avg"] + 1}, metadata)
+    assert load_domain("tiny", copied).fingerprint != domain.fingerprint
+
+
+def test_the_weights_folder_is_the_argument_else_the_variable_else_the_cache(tmp_path, monkeypatch, caches):
+    assert weights_folder() == caches / "coral_jax" / "weights"
+    monkeypatch.setenv("CORAL_JAX_WEIGHTS", str(tmp_path / "variable"))
+    assert weights_folder() == tmp_path / "variable"
+    assert weights_folder(tmp_path / "argument") == tmp_path / "argument"
+
+
+def test_domains_of_the_folder_and_embedded_ones_are_known(copied, monkeypatch):
+    monkeypatch.setattr(domains, "EMBEDDED", {"toons": copied / "tiny", "later": copied / "later"})
+    make_domain(copied / "cars", seed=1)
+    assert known_domains(copied) == {"tiny": copied / "tiny", "cars": copied / "cars", "toons": copied / "tiny"}
+    assert load_domain("toons").name == "toons"
+    assert load_domain("cars", copied).fingerprint != load_domain("tiny", copied).fingerprint
+
+
+@pytest.mark.parametrize("name", ["ffhq", "../tiny", ""])
+def test_an_unknown_domain_is_explained(weights_dir, name):
+    with pytest.raises(ValueError, match=r"unknown domain .*; known: .*tiny.*; .*`python -m converters.domain`"):
+        load_domain(name, weights_dir)
+
+
+def test_broken_folders_are_explained(copied):
+    describe(copied, generater="x", clip="absent")
+    with pytest.raises(ValueError, match=r"missing fields \['clip'\], unknown fields \['generater'\]"):
+        load_domain("tiny", copied)
+    describe(copied, generater="absent", clip="lost.safetensors")
+    with pytest.raises(ValueError, match="lacks lost.safetensors"):
+        load_domain("tiny", copied)
+    (copied / "tiny" / "domain.json").write_text("{")
+    with pytest.raises(ValueError, match="is not JSON"):
+        load_domain("tiny", copied)

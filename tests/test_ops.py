@@ -1,0 +1,94 @@
+"""StyleGAN2's operations against their definitions, written out in numpy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from coral_jax.models import ops
+
+RNG = np.random.default_rng(0)
+FIR_2D = np.outer([1, 3, 3, 1], [1, 3, 3, 1]) / 16.0  # sums to 4: up-sampling by 2 keeps the mean
+
+
+def filtered(x: np.ndarray, kernel: np.ndarray, pad: tuple[int, int]) -> np.ndarray:
+    """Pad x [B, H, W, C] and apply a 2-d filter to every channel: upfirdn2d without resampling."""
+    x = np.pad(x, ((0, 0), pad, pad, (0, 0)))
+    height, width = x.shape[1] - 3, x.shape[2] - 3
+    return sum(kernel[a, b] * x[:, a : a + height, b : b + width] for a in range(4) for b in range(4))
+
+
+def transposed(x: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    """Stride-2 transposed convolution without padding: every input pixel adds its 3x3 stamp."""
+    batch, height, width, _ = x.shape
+    out = np.zeros((batch, 2 * height + 1, 2 * width + 1, kernel.shape[-1]))
+    for i in range(height):
+        for j in range(width):
+            out[:, 2 * i : 2 * i + 3, 2 * j : 2 * j + 3] += np.einsum("bi,hwio->bhwo", x[:, i, j], kernel)
+    return out
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("shape", [(2, 4, 4, 3), (1, 5, 3, 2)])
+def test_upsample_conv_is_transposed_convolution_then_fir(fused, shape):
+    x, kernel = RNG.standard_normal(shape), RNG.standard_normal((3, 3, shape[-1], 4))
+    ours = jax.jit(ops.upsample_conv, static_argnames="fused")(jnp.float32(x), jnp.float32(kernel), fused=fused)
+    np.testing.assert_allclose(ours, filtered(transposed(x, kernel), FIR_2D, (1, 1)), rtol=1e-5, atol=1e-5)
+
+
+def test_both_upsampling_forms_have_the_same_gradients():
+    """The hand-written derivative of the FIR included."""
+    x, kernel = jnp.float32(RNG.standard_normal((2, 4, 6, 3))), jnp.float32(RNG.standard_normal((3, 3, 3, 5)))
+    weight = jnp.float32(RNG.standard_normal((2, 8, 12, 5)))
+
+    @jax.jit
+    def gradients(x, kernel):
+        def total(x, kernel, fused):
+            return jnp.sum(ops.upsample_conv(x, kernel, fused=fused) * weight)
+
+        return [jax.grad(total, argnums=(0, 1))(x, kernel, fused) for fused in (False, True)]
+
+    phases, fused = gradients(x, kernel)
+    for ours, theirs in zip(phases, fused, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_upsample_is_zero_stuffing_then_fir():
+    x = RNG.standard_normal((2, 4, 5, 3))
+    stuffed = np.zeros((2, 8, 10, 3))
+    stuffed[:, ::2, ::2] = x
+    np.testing.assert_allclose(ops.upsample(jnp.float32(x)), filtered(stuffed, FIR_2D, (2, 1)), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("demodulate", [False, True])
+@pytest.mark.parametrize("up", [False, True])
+def test_modulated_conv_equals_a_kernel_for_each_sample(up, demodulate):
+    """StyleGAN2's definition: modulate, then demodulate, the kernel of each sample."""
+    x, style = RNG.standard_normal((3, 4, 4, 6)), RNG.standard_normal((3, 6)) + 1
+    kernel = RNG.standard_normal((3, 3, 6, 5))
+    ours = ops.modulated_conv(jnp.float32(x), jnp.float32(kernel), jnp.float32(style), demodulate=demodulate, up=up)
+    for b in range(3):
+        own = kernel * style[b][None, None, :, None]
+        if demodulate:
+            own = own / np.sqrt(np.sum(own**2, axis=(0, 1, 2)) + 1e-8)
+        if up:
+            expected = filtered(transposed(x[b : b + 1], own), FIR_2D, (1, 1))
+        else:
+            padded = np.pad(x[b : b + 1], ((0, 0), (1, 1), (1, 1), (0, 0)))
+            expected = sum(padded[:, i : i + 4, j : j + 4] @ own[i, j] for i in range(3) for j in range(3))
+        np.testing.assert_allclose(ours[b : b + 1], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_equal_linear_scales_its_kernel_and_bias():
+    layer = ops.EqualLinear(4, 2, nnx.Rngs(0), lr_mul=0.1, bias=1.0)
+    layer.kernel[...] = jnp.arange(8.0).reshape(4, 2)
+    x = jnp.asarray([[1.0, 2.0, 3.0, 4.0]])
+    np.testing.assert_allclose(layer.bias[...], 10.0)  # stored divided by lr_mul
+    np.testing.assert_allclose(layer(x), np.array([[40.0, 50.0]]) * 0.1 / 2 + 1.0, rtol=1e-6)
+
+
+def test_pixel_norm_and_leaky_relu():
+    x = jnp.asarray([[3.0, -4.0], [0.5, 0.5]])
+    np.testing.assert_allclose(jnp.mean(ops.pixel_norm(x) ** 2, axis=-1), 1.0, rtol=1e-5)
+    np.testing.assert_allclose(ops.leaky_relu(x)[0], np.sqrt(2) * np.array([3.0, -0.8]), rtol=1e-6)

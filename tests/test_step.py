@@ -1,0 +1,194 @@
+"""The training step on tiny networks: every method learns, only trainables move, draws depend on the step alone."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny import SEGMENTS, frozen, largest, w_plus
+
+from coral_jax import losses
+from coral_jax.methods import METHODS, get_method
+from coral_jax.step import (
+    Settings,
+    edit_loss,
+    init_state,
+    jit_apply_edit,
+    jit_train_step,
+    observe,
+    sample_w_plus,
+    train_step,
+)
+
+KEY = jax.random.key(7)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_compilation():
+    """These programs run for milliseconds; what XLA saves there it loses many times over in compiling."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="module")
+def domain():
+    """Tiny networks and a prompt."""
+    return frozen()
+
+
+def settings(method, **changes):
+    rate = {"learning_rate": 0.5 if method.endswith("mapper") else 0.02, "region_learning_rate": 0.02}
+    return Settings(**{"method": method, "batch_size": 2, **rate, **changes})
+
+
+def copied(state):
+    """The step donates its state."""
+    return jax.tree.map(jnp.copy, state)
+
+
+@pytest.fixture(scope="module", params=sorted(METHODS))
+def run(request, domain):
+    """A method, and its states and metrics over three steps on the same images (truncation 0 draws w_avg alone)."""
+    chosen = settings(request.param, truncation=0.0)
+    states, metrics = [init_state(chosen, domain, jax.random.key(0))], []
+    for _ in range(3):
+        state, values = jit_train_step(copied(states[-1]), domain, KEY, chosen)
+        states.append(state)
+        metrics.append(values)
+    return chosen, states, metrics
+
+
+def test_two_steps_reduce_the_loss(run):
+    _, _, metrics = run
+    assert float(metrics[2]["loss/total"]) < float(metrics[0]["loss/total"])
+
+
+def test_all_trainables_move_and_stay_finite(run):
+    _, states, _ = run
+    assert int(states[3].step) == 3
+    for before, after in zip(jax.tree.leaves(states[0]), jax.tree.leaves(states[3]), strict=True):
+        assert bool(jnp.all(jnp.isfinite(after)))
+        assert largest(before, after) > 0
+
+
+def test_metrics_hold_every_term_and_layer(run, domain):
+    chosen, _, metrics = run
+    terms = get_method(chosen.method).terms
+    assert set(metrics[1]) == {f"loss/{term}" for term in terms} | {"loss/total", "area", "delta_norm"}
+    total = sum(chosen.weights[term] * float(metrics[1][f"loss/{term}"]) for term in terms)
+    np.testing.assert_allclose(metrics[1]["loss/total"], total, rtol=1e-5)
+    layers = len(domain.generator.layers)
+    assert metrics[1]["area"].shape == metrics[1]["delta_norm"].shape == (layers,)
+    assert 0 < float(metrics[1]["area"].min()) < float(metrics[1]["area"].max()) < 1
+    assert float(metrics[1]["delta_norm"].min()) > 0
+
+
+def test_resumed_equals_uninterrupted(run, domain):
+    """A state that went through numpy, as through a checkpoint, continues bit for bit."""
+    chosen, states, _ = run
+    saved = jax.tree.map(np.asarray, states[1])
+    resumed, _ = jit_train_step(jax.tree.map(jnp.asarray, saved), domain, KEY, chosen)
+    for ours, theirs in zip(jax.tree.leaves(resumed), jax.tree.leaves(states[2]), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_gradient_exists_for_trainables_only(domain):
+    """The gradient has their structure and no other; w_plus and the original image carry none."""
+    chosen = settings("attention_global")
+    state = init_state(chosen, domain, jax.random.key(0))
+    gradients = jax.eval_shape(
+        lambda t: jax.grad(edit_loss, has_aux=True)(t, domain, observe(domain, w_plus(), False), chosen)[0],
+        state.trainables,
+    )
+    assert jax.tree.structure(gradients) == jax.tree.structure(state.trainables)
+
+
+def test_frozen_networks_are_arguments_of_the_compiled_step(domain):
+    """Closed-over weights would appear as constants in the program."""
+    chosen = settings("attention_global")
+    state = init_state(chosen, domain, jax.random.key(0))
+    text = jax.jit(train_step, static_argnums=3).lower(state, domain, KEY, chosen).as_text()
+    used = state, domain.generator, domain.clip.vision, domain.identity
+    assert text[: text.index("->")].count("%arg") >= len(jax.tree.leaves(used))
+    assert not [line for line in text.splitlines() if "stablehlo.constant" in line and len(line) > 2000]
+
+
+def test_loss_terms_are_those_of_the_images(domain):
+    """CLIP's and the identity term recomputed from what `apply_edit` draws without a threshold."""
+    chosen = settings("segment_global")
+    state = init_state(chosen, domain, jax.random.key(0))
+    trainables = state.trainables
+    trainables.editor.delta[...] = jnp.float32(np.random.default_rng(0).standard_normal(trainables.editor.delta.shape))
+    scene = jax.jit(observe, static_argnums=2)(domain, w_plus(), True)
+    _, metrics = jax.jit(edit_loss, static_argnums=3)(trainables, domain, scene, chosen)
+    original, edited, masks = jit_apply_edit(domain, trainables, w_plus(), 1.0, 0.0)
+    sure = jax.tree.map(lambda x: x, trainables)
+    sure.selector.logits[...] = jnp.full((SEGMENTS, 5), 100.0)
+    _, full, _ = jit_apply_edit(domain, sure, w_plus(), 1.0, 0.0)
+
+    @jax.jit
+    def terms(domain, original, edited, full):
+        clip = losses.clip_loss(domain.clip.encode_image(edited), domain.clip.encode_image(full), domain.text)
+        return clip, losses.identity_loss(domain.identity.embed(edited), domain.identity.embed(original))
+
+    clip, identity = terms(domain, original, edited, full)
+    np.testing.assert_allclose(metrics["loss/clip"], clip, rtol=1e-4)
+    np.testing.assert_allclose(metrics["loss/identity"], identity, rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(metrics["area"], [mask.mean() for mask in masks], rtol=1e-5)
+
+
+def test_draws_depend_on_key_and_step_only(domain):
+    chosen = settings("segment_global")
+    first = sample_w_plus(domain, jax.random.fold_in(KEY, 0), chosen)
+    assert first.shape == (2, 6, 5)
+    np.testing.assert_array_equal(first, sample_w_plus(domain, jax.random.fold_in(KEY, 0), chosen))
+    assert largest(first, sample_w_plus(domain, jax.random.fold_in(KEY, 1), chosen)) > 0
+    still = sample_w_plus(domain, KEY, dataclasses.replace(chosen, truncation=0.0))
+    np.testing.assert_allclose(still[1, 3], domain.generator.w_avg[...], rtol=1e-5)
+
+
+def test_without_identity_and_segmenter():
+    bare = frozen(identity=False, segmenter=False)
+    chosen = settings("attention_global")
+    state = init_state(chosen, bare, jax.random.key(0))
+    _, metrics = jax.eval_shape(lambda s: train_step(s, bare, KEY, chosen), state)
+    assert "loss/identity" not in metrics
+    with pytest.raises(ValueError, match="needs a segmenter"):
+        init_state(settings("segment_mapper"), bare, jax.random.key(0))
+
+
+def test_apply_edit(domain):
+    """Threshold and alpha of section 4.1, and the exact original where nothing is selected."""
+    state = init_state(settings("attention_global"), domain, jax.random.key(0))
+    trainables, codes = state.trainables, w_plus()
+    trainables.editor.delta[...] = jnp.float32(np.random.default_rng(0).standard_normal(trainables.editor.delta.shape))
+    original, edited, masks = jit_apply_edit(domain, trainables, codes, 1.0, 0.5)
+    assert largest(original, edited) > 0.01
+    assert all(bool(jnp.all((mask == 0) | (mask >= 0.5))) for mask in masks)
+    original, edited, _ = jit_apply_edit(domain, trainables, codes, 1.0, 0.99)
+    assert largest(original, edited) == 0.0
+    _, unmoved, _ = jit_apply_edit(domain, trainables, codes, 0.0, 0.5)
+    assert largest(original, unmoved) < 1e-5 * largest(original)
+    _, reverse, _ = jit_apply_edit(domain, trainables, codes, -1.0, 0.5)
+    trainables.editor.delta[...] = -trainables.editor.delta[...]
+    _, negated, _ = jit_apply_edit(domain, trainables, codes, 1.0, 0.5)
+    np.testing.assert_array_equal(reverse, negated)
+
+
+def test_several_prompts_train_in_one_program(domain):
+    """`vmap` over trainables and prompts: each equals its own step, and the original pass is not repeated."""
+    chosen = settings("attention_global")
+    scene = jax.jit(observe, static_argnums=2)(domain, w_plus(), False)
+    starts = [init_state(chosen, domain, jax.random.key(seed)).trainables for seed in range(2)]
+    texts = jnp.stack([domain.text, -domain.text])
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *starts)
+
+    def loss(trainables, text):
+        return edit_loss(trainables, domain._replace(text=text), scene, chosen)[0]
+
+    together = jax.jit(jax.vmap(loss))(stacked, texts)
+    jitted = jax.jit(loss)
+    alone = [jitted(start, text) for start, text in zip(starts, texts, strict=True)]
+    np.testing.assert_allclose(together, alone, rtol=1e-5)
