@@ -52,7 +52,8 @@ def training_sheet(
 ) -> Image.Image:
     """The figure of a finished training: faces [N, size, size, 3] before and after, masks over them; then each layer.
 
-    Images are in [-1, 1]; masks one [N, h, w] per edited layer.  The layers' masks are those of the first face.
+    Images are in [-1, 1]; masks one [N, h, w] per edited layer.  The layers' masks are those of the
+    first face that is edited as much as the mean one.
     """
     count = len(original)
     width = max(2 * MARGIN + LABEL + count * (TILE + GAP) - GAP, 1100)
@@ -73,11 +74,15 @@ def training_sheet(
             sheet.paste(picture, (MARGIN + LABEL + column * (TILE + GAP), top))
     top = 112 + faces_height + 22
     draw.line((MARGIN, top, width - MARGIN, top), RULE, 1)
-    draw.text((MARGIN, top + 30), "Mask of each layer, first face", INK, _font(19), anchor="lm")
-    draw.text((width - MARGIN, top + 30), "framed: layers that carry the edit", FAINT, _font(15), anchor="rm")
+    covered = sum(mask.mean(axis=(1, 2)) for mask in masks)
+    face = int(np.argmax(covered >= covered.mean()))
+    draw.text((MARGIN, top + 30), f"Mask of each layer, face {face + 1}", INK, _font(19), anchor="lm")
+    legend = "framed: layers that carry the edit; above, a region has the colour of its strongest layer"
+    draw.text((width - MARGIN, top + 30), legend, FAINT, _font(15), anchor="rm")
+    pitch = tile + GAP if tile == TILE else (width - 2 * MARGIN - tile) / (len(shares) - 1)
     for column, share in enumerate(shares):
-        left = MARGIN + column * (tile + GAP)
-        _layer(sheet, draw, (left, top + 58), tile, edited[0], masks[column][0], share, len(shares))
+        left = MARGIN + round(column * pitch)
+        _layer(sheet, draw, (left, top + 58), tile, edited[face], masks[column][face], share, len(shares))
     return sheet
 
 

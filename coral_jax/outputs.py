@@ -92,4 +92,4 @@ def _truth(edit: Edit) -> dict | None:
         return None
     from coral_jax.toons import truth  # the renderer and the classifier are of no use elsewhere
 
-    return truth.measure(edit.domain, edit.prompt, edit.draw)
+    return truth.measure(edit.domain, edit.prompt, edit.apply)

@@ -1,0 +1,60 @@
+"""toons/truth.py, with the networks that come with the package: the ideal edit scores best, no edit scores nothing."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from coral_jax.domains import load_domain
+from coral_jax.toons.faces import faces_from_z, has, with_attribute
+from coral_jax.toons.renderer import render
+from coral_jax.toons.truth import held_out, measure, score
+
+COUNT = 40
+
+
+@pytest.fixture(scope="module")
+def toons():
+    return load_domain("toons")
+
+
+def test_held_out_faces_lack_every_attribute_asked_for():
+    asked = held_out("purple hair and glasses", COUNT)
+    faces = faces_from_z(asked.z)
+    assert asked.attributes == ["purple_hair", "glasses"]
+    assert not np.asarray(has(faces, "purple_hair") | has(faces, "glasses") | has(faces, "bald")).any()
+    assert asked.region.shape == (COUNT, 64, 64, 1)
+    assert 0.05 < float(asked.region.mean()) < 0.9
+
+
+def test_a_prompt_outside_the_grammar_has_no_truth(toons):
+    assert measure(toons, "a hippie", lambda w_plus: None) is None
+
+
+@pytest.mark.parametrize("prompt", ["happy", "blue eyes", "mohawk hairstyle", "lipstick and glasses"])
+def test_the_renderers_own_edit_is_ideal(toons, prompt):
+    asked = held_out(prompt, COUNT)
+    before = faces_from_z(asked.z)
+    after = before
+    for name in asked.attributes:
+        after = with_attribute(after, name)
+    result = score(toons.classifier(), toons.identity, asked, render(before)[0], render(after)[0])
+    assert result["success"] >= 0.9
+    assert result["leak"] < 0.01
+    assert result["drift"] < 0.06
+    assert result["identity"] > 0.8
+
+
+def test_no_edit_succeeds_rarely_and_leaks_nothing(toons):
+    result = measure(toons, "beard", lambda w_plus: (toons.generator.synthesis(w_plus),) * 2, COUNT)
+    assert result["success"] <= 0.1
+    assert result["leak"] == 0 and result["drift"] == 0
+    assert result["identity"] == pytest.approx(1, abs=1e-5)
+
+
+def test_change_outside_the_region_is_leak(toons):
+    asked = held_out("beard", COUNT)
+    image = toons.generator.synthesis(toons.generator.broadcast(toons.generator.mapping(asked.z)))
+    result = score(toons.classifier(), toons.identity, asked, image, image + 0.1 * (1 - asked.region))
+    assert result["leak"] == pytest.approx(1)
+    result = score(toons.classifier(), toons.identity, asked, image, jnp.where(asked.region > 0, -image, image))
+    assert result["leak"] == 0
