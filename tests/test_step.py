@@ -112,7 +112,7 @@ def test_frozen_networks_are_arguments_of_the_compiled_step(domain):
     text = jax.jit(train_step, static_argnums=3).lower(state, domain, KEY, chosen).as_text()
     used = state, domain.generator, domain.clip.vision, domain.identity
     assert text[: text.index("->")].count("%arg") >= len(jax.tree.leaves(used))
-    assert not [line for line in text.splitlines() if "stablehlo.constant" in line and len(line) > 2000]
+    assert not [line for line in text.splitlines() if "stablehlo.constant" in line and len(line) > 4000]  # 500 numbers
 
 
 def test_loss_terms_are_those_of_the_images(domain):

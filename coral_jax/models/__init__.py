@@ -1,0 +1,1 @@
+"""The networks: StyleGAN2, CLIP, identity, segmenters, the evaluation classifier."""

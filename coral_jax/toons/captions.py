@@ -43,9 +43,9 @@ _JOINED = {  # "long purple hair": what two or three attributes of hair are call
 _SUBJECTS = ("face", "person", "cartoon face", "portrait", "character")
 _OPENINGS = ("", "", "a photo of ", "a drawing of ", "a picture of ")
 _FILLERS = frozenset(
-    "a an the and with of face person portrait photo picture drawing cartoon character man woman wearing has having "
-    "his her their very big eyes hair".split()
-)
+    ("a", "an", "the", "and", "with", "of", "face", "person", "portrait", "photo", "picture", "drawing", "cartoon",
+     "character", "man", "woman", "wearing", "has", "having", "his", "her", "their", "very", "big", "eyes", "hair")
+)  # fmt: skip
 
 
 def _hair_phrase(names: Sequence[str]) -> str:
