@@ -73,9 +73,9 @@ def blend(
             blended = mask * out[:, 1] + (1.0 - mask) * out[:, 0]
             x = jnp.concatenate([blended[:, None], out[:, 2:]], axis=1)
         else:  # the branches of equation 1 are one here: no delta
-            x = _apply(generator, layer.index, x, jnp.repeat(w[:, None], paths, axis=1))
+            x = _apply(generator, layer.index, x, jnp.stack([w] * paths, axis=1))
         if layer.rgb_w_index is not None:
-            codes = jnp.repeat(w_plus[:, layer.rgb_w_index], paths, axis=0)
+            codes = jnp.stack([w_plus[:, layer.rgb_w_index]] * paths, axis=1).reshape(batch * paths, -1)
             image = generator.rgb(layer.index, x.reshape(-1, *x.shape[2:]), codes, image)
     image = image.reshape(batch, paths, *image.shape[1:])
     # In exact arithmetic masks of zero give the original; a convolution over another batch may round otherwise.

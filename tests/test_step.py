@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import SEGMENTS, frozen, largest, w_plus
+from tiny import SEGMENTS, frozen, largest, quick_compilation, w_plus  # noqa: F401
 
 from coral_jax import losses
 from coral_jax.methods import METHODS, get_method
@@ -22,14 +22,6 @@ from coral_jax.step import (
 )
 
 KEY = jax.random.key(7)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """These programs run for milliseconds; what XLA saves there it loses many times over in compiling."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +63,14 @@ def test_all_trainables_move_and_stay_finite(run):
     for before, after in zip(jax.tree.leaves(states[0]), jax.tree.leaves(states[3]), strict=True):
         assert bool(jnp.all(jnp.isfinite(after)))
         assert largest(before, after) > 0
+
+
+def test_a_step_keeps_every_type(run):
+    """A weak type at the start would make the second step compile again."""
+    _, states, _ = run
+    for before, after in zip(jax.tree.leaves(states[0]), jax.tree.leaves(states[1]), strict=True):
+        assert jax.typeof(before) == jax.typeof(after)
+        assert not before.weak_type
 
 
 def test_metrics_hold_every_term_and_layer(run, domain):

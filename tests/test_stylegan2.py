@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from safetensors.numpy import load_file
-from tiny import generator
+from tiny import generator, quick_compilation  # noqa: F401
 
 from coral_jax.models.stylegan2 import StyleGAN2, StyleGAN2Config
 

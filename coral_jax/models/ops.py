@@ -30,7 +30,7 @@ class EqualLinear(nnx.Module):
 
     def __init__(self, features_in: int, features_out: int, rngs: nnx.Rngs, *, lr_mul: float = 1.0, bias: float = 0.0):
         self.kernel = nnx.Param(jax.random.normal(rngs.params(), (features_in, features_out)) / lr_mul)
-        self.bias = nnx.Param(jnp.full((features_out,), bias / lr_mul))
+        self.bias = nnx.Param(jnp.full((features_out,), bias / lr_mul, jnp.float32))
         self.lr_mul = lr_mul
 
     def __call__(self, x: jax.Array) -> jax.Array:

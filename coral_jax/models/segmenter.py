@@ -51,7 +51,7 @@ class MixtureSegmenter(nnx.Module):
         self.bias = nnx.Variable(jnp.zeros((config.components,)))
         self.means = nnx.Variable(jax.random.normal(rngs.params(), shape))
         self.log_variances = nnx.Variable(jnp.zeros(shape))  # logarithms survive storage as float16
-        self.log_weights = nnx.Variable(jnp.full((config.segments,), -np.log(config.segments)))
+        self.log_weights = nnx.Variable(jnp.full((config.segments,), -np.log(config.segments), jnp.float32))
 
     def segment(self, features: Features) -> jax.Array:
         """Posterior of each segment at each pixel, [B, resolution, resolution, P]."""
