@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import GENERATOR, generator, largest, quick_compilation, w_plus  # noqa: F401, F811
+from tiny import GENERATOR, generator, largest, quick_compilation, w_plus  # noqa: F401
 
 from coral_jax.blend import blend, blended_synthesis, edit_layers_of, original_synthesis
 from coral_jax.models.stylegan2 import StyleGAN2Config
@@ -19,7 +19,7 @@ def network():
 
 
 @pytest.fixture
-def fully_optimised(quick_compilation):
+def fully_optimised():
     """Compile as users' programs are, where exactness is what is tested."""
     jax.config.update("jax_disable_most_optimizations", False)
     yield
