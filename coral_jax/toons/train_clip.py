@@ -26,7 +26,7 @@ from coral_jax.toons.pool import Pool, augment, from_bytes, load_training_pool
 
 _FOLDER = flags.DEFINE_string("folder", "toons_training", "where pools and results are kept")
 _POOL = flags.DEFINE_integer("pool", 14336, "number of drawn faces to learn from")
-_STEPS = flags.DEFINE_integer("steps", 2000, "optimiser steps")
+_STEPS = flags.DEFINE_integer("steps", 1600, "optimiser steps")
 
 _BATCH = 64
 _CAPTIONS = 40  # per batch, beside one for each attribute

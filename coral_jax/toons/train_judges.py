@@ -25,8 +25,8 @@ from coral_jax.toons.renderer import render
 
 _FOLDER = flags.DEFINE_string("folder", "toons_training", "where pools and results are kept")
 _POOL = flags.DEFINE_integer("pool", 14336, "number of drawn faces to learn from")
-_PERSONS = flags.DEFINE_integer("persons", 6144, "number of persons drawn twice for the identity network")
-_STEPS = flags.DEFINE_list("steps", ["900", "1200"], "steps of identity and classifier")
+_PERSONS = flags.DEFINE_integer("persons", 2048, "number of persons drawn twice for the identity network")
+_STEPS = flags.DEFINE_list("steps", ["450", "700"], "steps of identity and classifier")
 
 IDENTITY = IdentityConfig(units=(1, 1, 1, 1), widths=(16, 32, 64, 128), input_size=48, embed_dim=128)
 CLASSIFIER = ClassifierConfig((24, 48, 96, 128), tuple((name, len(values)) for name, values in GROUPS.items()))
