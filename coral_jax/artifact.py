@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from coral_jax import weights
 from coral_jax.domains import Domain, load_domain
 from coral_jax.methods import Trainables, get_method, make_trainables
 from coral_jax.step import Frozen, Settings, jit_apply_edit
+from coral_jax.weights import write_bytes
 
 FORMAT = 1
 BATCH = 8  # faces drawn at once: a fixed size, so that a face does not depend on how many are asked for
@@ -135,18 +135,3 @@ def edit_folder(folder: str | os.PathLike) -> Path:
 def write_json(path: str | os.PathLike, content: dict) -> None:
     """Write a JSON file, atomically."""
     write_bytes(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
-
-
-def write_bytes(path: str | os.PathLike, data: bytes) -> None:
-    """Write a file under a temporary name, then rename it: a reader sees the old content or the new, never a part."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
-    try:
-        with open(partial, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -83,7 +83,12 @@ def fingerprint(path: str | os.PathLike) -> str:
 def save_tensors(path: str | os.PathLike, tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
     """Writes named arrays and text metadata to a safetensors file, atomically; equal content gives equal bytes."""
     tensors = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
-    data = _ordered(safetensors.numpy.save(tensors, metadata or None))  # the library breaks the header on {}
+    data = safetensors.numpy.save(tensors, metadata or None)  # the library breaks the header on {}
+    write_bytes(path, _ordered(data))
+
+
+def write_bytes(path: str | os.PathLike, data: bytes) -> None:
+    """Write a file under a temporary name, then rename it: a reader sees the old content or the new, never a part."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
