@@ -17,11 +17,9 @@ from coral_jax.config import make
 from coral_jax.methods import METHODS
 from coral_jax.training import train
 
-_PROMPTS = flags.DEFINE_list(
-    "prompts",
-    ["happy", "surprised", "blue eyes", "mohawk hairstyle", "purple hair", "beard", "lipstick", "glasses"],
-    "prompts to train on",
-)
+PROMPTS = ["happy", "surprised", "blue eyes", "mohawk hairstyle", "purple hair", "beard", "lipstick", "glasses"]
+
+_PROMPTS = flags.DEFINE_list("prompts", PROMPTS, "prompts to train on")
 _METHODS = flags.DEFINE_list("methods", list(METHODS), "methods to compare")
 _DOMAIN = flags.DEFINE_string("domain", "toons", "domain; it needs truth metrics")
 _OUT = flags.DEFINE_string("out", "runs/methods", "folder of the runs and of the table")

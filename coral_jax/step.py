@@ -4,6 +4,7 @@ Frozen networks are arguments, never closed over; only `Trainables` are differen
 the key and s alone, so a run resumed from a checkpoint goes on as if never stopped.
 """
 
+import functools
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -19,10 +20,17 @@ from coral_jax.models.generator import Generator
 from coral_jax.models.identity import Identity
 from coral_jax.models.segmenter import MixtureSegmenter, PixelClassifier
 
+_NUMBERS = ("truncation", "learning_rate", "region_learning_rate", "lambda_l2", "lambda_id", "lambda_area", "lambda_tv")
 
+
+@functools.partial(jax.tree_util.register_dataclass, meta_fields=("method", "batch_size"), data_fields=_NUMBERS)
 @dataclass(frozen=True)
 class Settings:
-    """Hyper-parameters of a step; hashable, static under jit.  The lambdas are ours (the paper publishes none)."""
+    """Hyper-parameters of a step.  The lambdas are ours (the paper publishes none).
+
+    A pytree of its numbers: one compiled step serves every rate and every lambda, and only another method or batch
+    size needs another.
+    """
 
     method: str = "attention_mapper"
     batch_size: int = 3
@@ -154,5 +162,5 @@ def apply_edit(
 
 
 # State is donated; frozen networks never are.  Call positionally: donation ignores keyword arguments.
-jit_train_step = jax.jit(train_step, static_argnums=3, donate_argnums=0)
+jit_train_step = jax.jit(train_step, donate_argnums=0)
 jit_apply_edit = jax.jit(apply_edit)

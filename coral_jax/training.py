@@ -22,7 +22,7 @@ from coral_jax.outputs import write_outputs
 from coral_jax.step import Frozen, TrainState, init_state, jit_train_step
 from coral_jax.workdir import claim, finished
 
-Step = Callable[[TrainState, Frozen, jax.Array], tuple[TrainState, dict]]
+Step = Callable[[TrainState], tuple[TrainState, dict]]
 
 
 def train(config: ml_collections.ConfigDict, workdir: Path) -> dict:
@@ -51,7 +51,7 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> dict:
         step = jit_train_step.lower(state, frozen, key, chosen.step).compile()
         seconds_compile = time.monotonic() - compiling
         with MetricsLog(workdir, start) as log:
-            state = _loop(step, state, frozen, key, config, chosen.steps, checkpoints, log)
+            state = _loop(lambda s: step(s, frozen, key, chosen.step), state, config, chosen.steps, checkpoints, log)
     edit = Edit(config.prompt, domain, segmenter, chosen.step, chosen.steps, config.seed, chosen.tau, state.trainables)
     timing = {"resumed_from": start, "seconds_compile": seconds_compile}
     return write_outputs(workdir, edit, seeds, timing, begun)
@@ -60,8 +60,6 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> dict:
 def _loop(
     step: Step,
     state: TrainState,
-    frozen: Frozen,
-    key: jax.Array,
     config: ml_collections.ConfigDict,
     steps: int,
     checkpoints: Checkpoints,
@@ -84,7 +82,7 @@ def _loop(
         progress.show(done, {name: row[f"loss/{name}"] for name in ("total", "clip")} | {"area": row["area"].mean()})
 
     for done in range(start + 1, steps + 1):
-        state, metrics = step(state, frozen, key)
+        state, metrics = step(state)
         pending.append(metrics)
         if ready is not None:
             report(*ready)
@@ -117,7 +115,7 @@ def _remedy(kept: int) -> str:
 
 
 def _init_state(settings: object, frozen: Frozen, key: jax.Array) -> TrainState:
-    return jax.jit(init_state, static_argnums=0)(settings, frozen, key)
+    return jax.jit(init_state)(settings, frozen, key)
 
 
 def _record(config: ml_collections.ConfigDict, chosen: RunSettings) -> dict:

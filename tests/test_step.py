@@ -109,7 +109,7 @@ def test_frozen_networks_are_arguments_of_the_compiled_step(domain):
     """Closed-over weights would appear as constants in the program."""
     chosen = settings("attention_global")
     state = init_state(chosen, domain, jax.random.key(0))
-    text = jax.jit(train_step, static_argnums=3).lower(state, domain, KEY, chosen).as_text()
+    text = jax.jit(train_step).lower(state, domain, KEY, chosen).as_text()
     used = state, domain.generator, domain.clip.vision, domain.identity
     assert text[: text.index("->")].count("%arg") >= len(jax.tree.leaves(used))
     assert not [line for line in text.splitlines() if "stablehlo.constant" in line and len(line) > 4000]  # 500 numbers
@@ -122,7 +122,7 @@ def test_loss_terms_are_those_of_the_images(domain):
     trainables = state.trainables
     trainables.editor.delta[...] = jnp.float32(np.random.default_rng(0).standard_normal(trainables.editor.delta.shape))
     scene = jax.jit(observe, static_argnums=2)(domain, w_plus(), True)
-    _, metrics = jax.jit(edit_loss, static_argnums=3)(trainables, domain, scene, chosen)
+    _, metrics = jax.jit(edit_loss)(trainables, domain, scene, chosen)
     original, edited, masks = jit_apply_edit(domain, trainables, w_plus(), 1.0, 0.0)
     sure = jax.tree.map(lambda x: x, trainables)
     sure.selector.logits[...] = jnp.full((SEGMENTS, 5), 100.0)
