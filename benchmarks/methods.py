@@ -11,13 +11,12 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
+from benchmarks import PROMPTS
 from coral_jax import commands
 from coral_jax.artifact import write_bytes, write_json
 from coral_jax.config import make
 from coral_jax.methods import METHODS
 from coral_jax.training import train
-
-PROMPTS = ["happy", "surprised", "blue eyes", "mohawk hairstyle", "purple hair", "beard", "lipstick", "glasses"]
 
 _PROMPTS = flags.DEFINE_list("prompts", PROMPTS, "prompts to train on")
 _METHODS = flags.DEFINE_list("methods", list(METHODS), "methods to compare")

@@ -14,7 +14,7 @@ from pathlib import Path
 import jax
 from absl import flags
 
-from benchmarks.methods import PROMPTS
+from benchmarks import PROMPTS
 from coral_jax import commands
 from coral_jax.artifact import Edit
 from coral_jax.config import make, resolve

@@ -7,7 +7,7 @@ At each edited layer l, with the blended features f* of the layer before, the or
 so that a mask of zero passes earlier edits on and adds none.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -22,7 +22,7 @@ Masks = Sequence[jax.Array]  # one [B, h, w] per edited layer, in [0, 1], at the
 
 
 class Blend(NamedTuple):
-    """What `blended_synthesis` draws; images are [B, size, size, 3]."""
+    """What `blend` draws; images are [B, size, size, 3]."""
 
     image: jax.Array  # I*: edited where the masks say
     full: jax.Array | None  # the same with masks of one everywhere (the paper's I tilde, equation 2)
@@ -65,7 +65,7 @@ def blend(
     for layer in generator.layers:
         w = w_plus[:, layer.w_index]
         if layer.index <= edit_layers:
-            mask = masks[layer.index - 1][..., None]
+            mask = masks[layer.index - 1][..., None].astype(x.dtype)
             edited_w = w + delta[:, layer.index - 1]
             # One batch: unedited and edited branch of I*, and edited branch of I tilde (whose mask is one).
             codes = jnp.stack([w] + [edited_w] * paths, axis=1)
@@ -85,16 +85,16 @@ def blend(
 
 
 def blended_synthesis(
-    generator: Generator,
-    w_plus: jax.Array,
-    delta: jax.Array,
-    masks: Masks | Callable[[Features], Masks],
-    *,
-    full: bool = True,
-) -> Blend:
-    """`original_synthesis`, then `blend`; masks may be a function of the original image's features."""
-    original, features = original_synthesis(generator, w_plus)
-    return blend(generator, w_plus, delta, masks(features) if callable(masks) else masks, original, full=full)
+    generator: Generator, w_plus: jax.Array, delta: jax.Array, masks: Sequence[jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+    """Equation 1 in one call: (image_star, image_tilde), [B, size, size, 3] each.
+
+    w_plus [B, n_latent, w_dim] is moved by delta [B, n, w_dim] (or [n, w_dim]) inside `masks`, one [B, h, w, 1] in
+    [0, 1] per edited layer; image_tilde is the same with masks of one.  ValueError for masks that do not fit.
+    """
+    original, _ = original_synthesis(generator, w_plus)
+    drawn = blend(generator, w_plus, delta, [mask[..., 0] for mask in masks], original)
+    return drawn.image, drawn.full
 
 
 def _apply(generator: Generator, index: int, x: jax.Array, w: jax.Array) -> jax.Array:
@@ -108,12 +108,8 @@ def _apply(generator: Generator, index: int, x: jax.Array, w: jax.Array) -> jax.
 
 def _check(generator: Generator, masks: Masks, edit_layers: int) -> None:
     if not 1 <= edit_layers <= len(generator.layers):
-        raise ValueError(
-            f"delta edits {edit_layers} layers; give between 1 and the generator's {len(generator.layers)} layers"
-        )
+        raise ValueError(f"delta edits {edit_layers} layers; give between 1 and the generator's {len(generator.layers)} layers")
     expected = [layer.resolution for layer in generator.layers[:edit_layers]]
     given = [mask.shape[1:] for mask in masks]
     if given != [(resolution, resolution) for resolution in expected]:
-        raise ValueError(
-            f"masks have the sizes {given}; give one [batch, h, w] per edited layer, of resolutions {expected}"
-        )
+        raise ValueError(f"masks have the sizes {given}; give one [batch, h, w] per edited layer, of resolutions {expected}")

@@ -53,7 +53,7 @@ class PReLU(nnx.Module):
 
     def __init__(self, channels: int):
         """Slopes start at 0.25, as torch's."""
-        self.slope = nnx.Param(jnp.full((channels,), 0.25))
+        self.slope = nnx.Param(jnp.full((channels,), 0.25, jnp.float32))
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """x [..., channels] -> same shape."""
@@ -134,11 +134,13 @@ class Identity(nnx.Module):
             raise ValueError(
                 f"Identity.embed_crop: got {crops.shape}, expected [B, {size}, {size}, 3]; use embed, which crops"
             )
+        crops = crops.astype(self.stem.kernel.dtype)  # computes in the type of its weights
         x = self.stem_prelu(self.stem_norm(self.stem(crops), use_running_average=not train))
         for unit in self.units:
             x = unit(x, train)
         x = self.norm(x, use_running_average=not train)
         x = self.linear_norm(self.linear(x.reshape(x.shape[0], -1)), use_running_average=not train)
+        x = x.astype(jnp.float32)
         return x / jnp.linalg.norm(x, axis=-1, keepdims=True)
 
 

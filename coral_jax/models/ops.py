@@ -51,12 +51,14 @@ def modulated_conv(
 
     Equals StyleGAN2's per-sample kernels (`modulated_conv2d` of stylegan2-ada-pytorch, unfused path): the style scales
     the input, the demodulation factor the output.  `up` doubles the resolution; `fused` picks how: `upsample_conv`.
+    Computes in the type of x; the factors are found in float32.
     """
-    scaled = x * style[:, None, None, :]
+    kernel = kernel.astype(x.dtype)
+    scaled = x * style[:, None, None, :].astype(x.dtype)
     out = upsample_conv(scaled, kernel, fused=fused) if up else conv2d(scaled, kernel)
     if demodulate:
-        energy = jnp.square(style) @ jnp.sum(jnp.square(kernel), axis=(0, 1))
-        out = out * jax.lax.rsqrt(energy + DEMODULATION_EPS)[:, None, None, :]
+        energy = jnp.square(style) @ jnp.sum(jnp.square(kernel.astype(jnp.float32)), axis=(0, 1))
+        out = out * jax.lax.rsqrt(energy + DEMODULATION_EPS)[:, None, None, :].astype(x.dtype)
     return out
 
 

@@ -80,7 +80,7 @@ class StyledConv(nnx.Module):
         """Features [B, h, w, C] from x and the code w [B, w_dim]."""
         style = self.modulation(w) / math.sqrt(9 * x.shape[-1])  # the kernel's equalised scale, on the smaller factor
         x = ops.modulated_conv(x, self.kernel[...], style, up=self.up, fused=fused)
-        x = x + self.noise_strength[...] * self.noise[..., None] + self.bias[...]
+        x = x + (self.noise_strength[...] * self.noise[..., None] + self.bias[...]).astype(x.dtype)
         return ops.leaky_relu(x)
 
 
@@ -93,9 +93,10 @@ class ToRGB(nnx.Module):
         self.bias = nnx.Param(jnp.zeros((3,)))
 
     def __call__(self, x: jax.Array, w: jax.Array) -> jax.Array:
-        """RGB [B, h, w, 3] of the features x under the code w [B, w_dim]."""
+        """RGB [B, h, w, 3], always float32, of the features x under the code w [B, w_dim]."""
         style = self.modulation(w) / math.sqrt(x.shape[-1])
-        return ops.modulated_conv(x, self.kernel[...], style, demodulate=False) + self.bias[...]
+        rgb = ops.modulated_conv(x, self.kernel[...], style, demodulate=False)
+        return rgb.astype(jnp.float32) + self.bias[...]
 
 
 class StyleGAN2(nnx.Module):
