@@ -31,6 +31,7 @@ def base() -> ml_collections.ConfigDict:
     config.segmenter = placeholder(str)  # of the domain's segmenters, for segment_*; None: its default
     config.weights_dir = placeholder(str)  # folder of other domains; None: CORAL_JAX_WEIGHTS, else the user's cache
     # Training.
+    config.dtype = "float32"  # what the frozen networks compute in: float32, or bfloat16 (faster on GPU and TPU)
     config.seed = 0  # of the trainables' start and of the faces drawn
     config.steps = placeholder(int)
     config.batch_size = 3  # faces per step, the paper's

@@ -18,6 +18,7 @@ from coral_jax.domains import load_domain
 from coral_jax.latents import parse_seeds
 from coral_jax.logs import MetricsLog, Progress
 from coral_jax.methods import get_method
+from coral_jax.models.precision import cast_all
 from coral_jax.outputs import write_outputs
 from coral_jax.step import Frozen, TrainState, init_state, jit_train_step
 from coral_jax.workdir import claim, finished
@@ -36,7 +37,7 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> dict:
     domain = load_domain(config.domain, config.weights_dir)
     chosen = resolve(config, domain.settings)
     segmenter = config.segmenter or domain.default_segmenter
-    frozen = domain.frozen(config.prompt, segmenter)
+    frozen = cast_all(domain.frozen(config.prompt, segmenter), config.dtype)
     init_key, key = jax.random.split(jax.random.key(config.seed))
     state = _init_state(chosen.step, frozen, init_key)
     claim(workdir, _record(config, chosen) | {"segmenter": segmenter, "domain_fingerprint": domain.fingerprint})

@@ -3,6 +3,7 @@
 The *true region* of a face is where its drawing with the attribute set differs from its drawing, dilated by 3 pixels.
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -39,22 +40,29 @@ def held_out(prompt: str, count: int = 200, seed: int = HELD_OUT_SEED) -> HeldOu
     if names is None:
         return None
     z = jax.random.normal(jax.random.key(seed), (count * 8, Z_DIM))
-    faces = faces_from_z(z)
-    usable = np.all([~has(faces, n) & can_have(faces, n) for n in names], axis=0)
+    before, ideal, usable = _ideal(tuple(names), z)
     rows = np.flatnonzero(usable)[:count]
     if len(rows) < count:
         raise ValueError(f"only {len(rows)} of the {count} faces wanted lack all of {names}; ask for fewer attributes")
-    z = z[rows]
-    before = faces_from_z(z)
-    ideal = before
-    for name in names:
-        ideal = with_attribute(ideal, name)
-    return HeldOut(z, true_region(before, ideal), names)
+    before, ideal = jax.tree.map(lambda values: values[rows], (before, ideal))
+    return HeldOut(z[rows], true_region(before, ideal), names)
 
 
+# Compiled as wholes: one by one, these small operations take longer to compile than all of them together.
+@functools.partial(jax.jit, static_argnums=0)
+def _ideal(names: tuple[str, ...], z: Array) -> tuple[Face, Face, Array]:
+    """The faces of z, the same with every attribute set, and which of them lack and could have every attribute."""
+    faces = faces_from_z(z)
+    usable = jnp.all(jnp.stack([~has(faces, name) & can_have(faces, name) for name in names]), axis=0)
+    return faces, functools.reduce(with_attribute, names, faces), usable
+
+
+@jax.jit
 def true_region(before: Face, after: Face) -> Array:
     """Where the drawings of two batches of faces differ, dilated by 3 px: 0 or 1, [B, h, w, 1]."""
-    change = jnp.max(jnp.abs(render(before)[0] - render(after)[0]), axis=-1, keepdims=True) > _VISIBLE
+    both = jax.tree.map(lambda *faces: jnp.concatenate(faces), before, after)
+    drawn_before, drawn_after = jnp.split(render(both)[0], 2)
+    change = jnp.max(jnp.abs(drawn_before - drawn_after), axis=-1, keepdims=True) > _VISIBLE
     window = 2 * _DILATION + 1
     return jax.lax.reduce_window(change.astype(jnp.float32), 0.0, jax.lax.max, (1, window, window, 1), (1,) * 4, "SAME")
 
@@ -65,12 +73,12 @@ def _logits(classifier: Classifier, images: Array) -> dict[str, Array]:
 
 
 def _answers(classifier: Classifier, images: Array) -> dict[str, np.ndarray]:
-    return {question: np.asarray(jnp.argmax(v, -1)) for question, v in _logits(classifier, images).items()}
+    return {question: np.argmax(v, -1) for question, v in _logits(classifier, images).items()}
 
 
 @jax.jit
-def _embed(identity: Identity, images: Array) -> Array:
-    return identity.embed(images)
+def _likeness(identity: Identity, a: Array, b: Array) -> Array:
+    return jnp.mean(cosine(identity.embed(a), identity.embed(b)))
 
 
 def score(
@@ -87,7 +95,7 @@ def score(
     for name in asked.attributes:
         group, values = ATTRIBUTES[name]
         hits[name] = np.isin(after[group], [GROUPS[group].index(v) for v in values])
-    change = jnp.abs(edited - original)
+    change = np.abs(np.asarray(edited) - np.asarray(original))
     edited_groups = {ATTRIBUTES[name][0] for name in asked.attributes}
     changed = [before[g] != after[g] for g in GROUPS if g not in edited_groups | {"hair_colour"}]
     if "hair_colour" not in edited_groups:  # bald heads have no hair colour to change
@@ -95,8 +103,8 @@ def score(
         changed.append((before["hair_colour"] != after["hair_colour"])[haired])
     return {
         "success": float(np.mean(np.all(list(hits.values()), axis=0))),
-        "leak": float(jnp.sum(change * (1 - asked.region)) / jnp.maximum(jnp.sum(change), 1e-6)),
-        "identity": float(jnp.mean(cosine(_embed(identity, original), _embed(identity, edited)))),
+        "leak": float(np.sum(change * (1 - np.asarray(asked.region))) / max(np.sum(change), 1e-6)),
+        "identity": float(_likeness(identity, original, edited)),
         "drift": float(np.mean(np.concatenate(changed))),
         "success_of": {name: float(np.mean(hit)) for name, hit in hits.items()},
         "faces": len(original),
@@ -112,4 +120,4 @@ def measure(
         return None
     generator = domain.generator
     original, edited, *_ = edit(generator.broadcast(generator.mapping(asked.z)))
-    return score(domain.classifier(), domain.identity, asked, jnp.asarray(original), jnp.asarray(edited))
+    return score(domain.classifier(), domain.identity, asked, original, edited)
