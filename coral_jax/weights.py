@@ -1,12 +1,15 @@
 """Networks and named arrays in safetensors files: strict, atomic, the same bytes for the same content."""
 
+import contextlib
 import dataclasses
 import hashlib
 import importlib
 import json
 import os
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import jax.numpy as jnp
 import numpy as np
@@ -19,6 +22,7 @@ ARCHITECTURES = {
     "stylegan2": ("coral_jax.models.stylegan2", "StyleGAN2", "StyleGAN2Config"),
     "clip": ("coral_jax.models.clip", "CLIP", "CLIPConfig"),
     "identity": ("coral_jax.models.identity", "Identity", "IdentityConfig"),
+    "inception": ("coral_jax.models.inception", "Inception", "InceptionConfig"),
     "classifier": ("coral_jax.models.classifier", "Classifier", "ClassifierConfig"),
     "mixture_segmenter": ("coral_jax.models.segmenter", "MixtureSegmenter", "MixtureSegmenterConfig"),
     "pixel_classifier": ("coral_jax.models.segmenter", "PixelClassifier", "PixelClassifierConfig"),
@@ -83,20 +87,30 @@ def fingerprint(path: str | os.PathLike) -> str:
 def save_tensors(path: str | os.PathLike, tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
     """Writes named arrays and text metadata to a safetensors file, atomically; equal content gives equal bytes."""
     tensors = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
-    data = safetensors.numpy.save(tensors, metadata or None)  # the library breaks the header on {}
-    write_bytes(path, _ordered(data))
+    with _replacing(path) as partial:  # written from the arrays: large ones must not be copied on the way
+        safetensors.numpy.save_file(tensors, partial, metadata or None)  # the library breaks the header on {}
+        with open(partial, "r+b") as file:
+            _order_header(file)
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def write_bytes(path: str | os.PathLike, data: bytes) -> None:
     """Write a file under a temporary name, then rename it: a reader sees the old content or the new, never a part."""
+    with _replacing(path) as partial, open(partial, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def _replacing(path: str | os.PathLike) -> Iterator[Path]:
+    """A temporary name beside `path`, renamed to it at the end, or removed after an error."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
-        with open(partial, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        yield partial
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
@@ -114,13 +128,16 @@ def load_tensors(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[s
         ) from error
 
 
-def _ordered(data: bytes) -> bytes:
-    """The same file with its header in a fixed order: the library writes metadata in a random one."""
-    length = int.from_bytes(data[:8], "little")
-    header = json.loads(data[8 : 8 + length])
+def _order_header(file: BinaryIO) -> None:
+    """Put a safetensors file's header in a fixed order, in place: the library writes metadata in a random one."""
+    file.seek(0)
+    length = int.from_bytes(file.read(8), "little")
+    header = json.loads(file.read(length))
     text = json.dumps(header, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text + data[8 + length :]
+    if len(text) > length:
+        raise ValueError(f"the header grew from {length} to {len(text)} bytes; another release of safetensors is needed")
+    file.seek(8)
+    file.write(text.ljust(length))
 
 
 def _architecture_of(module: nnx.Module) -> str:
