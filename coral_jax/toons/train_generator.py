@@ -2,13 +2,12 @@
 
     python -m coral_jax.toons.train_generator --folder=toons_training
 
-Five stages, each kept in the folder, so that a stopped run goes on with the next one:
+Four stages, each kept in the folder, so that a stopped run goes on with the next one:
 1. shapes, at 32 px: the features must tell each part's share of every final pixel, through a linear sub-pixel head;
    the input is an exact w, which holds the drawn numbers linearly (a fixed random rotation of them);
 2. images, at full size, from the exact w;
 3. mapping: z -> w;
-4. everything together, from the mapping's w;
-5. the same for longer, at a larger rate: lips, make-up and grey hair get their colours last.
+4. everything together, from the mapping's w, for long: lips, make-up and grey hair get their colours last.
 Codes below SHAPE_CODES see the shape's latent, the others the colours', so that layers come to mean what they mean in a
 StyleGAN2 of photographs. ToRGB styles are kept constant: colour is decided in convolutions, which edits can reach.
 """
@@ -32,15 +31,15 @@ from coral_jax.toons.renderer import PARTS
 
 _FOLDER = flags.DEFINE_string("folder", "toons_training", "where pools, stages and the result are kept")
 _POOL = flags.DEFINE_integer("pool", 14336, "number of drawn faces to learn from")
-_STEPS = flags.DEFINE_list("steps", ["1600", "1500", "8000", "400", "900"], "steps of the five stages")
+_STEPS = flags.DEFINE_list("steps", ["1600", "1500", "24000", "3200"], "steps of the four stages")
 
 CONFIG = StyleGAN2Config(
     size=64, z_dim=Z_DIM, w_dim=128, mapping_layers=4, channels=((4, 128), (8, 128), (16, 128), (32, 64), (64, 32))
 )
 _FEATURES = 7  # the last 32-px convolution: what the sub-pixel head of stage 1 reads
 _BATCH = 16
-# Small parts weigh more: a mouth covers 2 % of the pixels.
-_PART_WEIGHTS = np.asarray([1, 1, 1, 1, 4, 4, 6, 3, 5, 2, 4, 3], np.float32)
+# Small parts weigh more: a mouth covers 2 % of the pixels, make-up is drawn on the skin.
+_PART_WEIGHTS = np.asarray([1, 1, 2, 1, 4, 4, 6, 3, 5, 2, 4, 3], np.float32)
 
 
 def target_w(face: Face) -> Array:
@@ -100,9 +99,11 @@ def draw(generator: StyleGAN2, w_plus: Array) -> tuple[Array, Array]:
 
 def _image_loss(trainee: _ShapeTrainee, w_plus: Array, images: Array, parts: Array) -> Array:
     image, features = draw(trainee.generator, w_plus)
-    error = jnp.abs(image - images) + jnp.square(image - images)
+    difference = image - images
+    error = jnp.abs(difference) + jnp.square(difference)
     emphasis = 1 + 0.5 * (parts.astype(jnp.float32) / 255) @ (_PART_WEIGHTS - 1)
-    return jnp.mean(error * emphasis[..., None]) + 0.1 * _part_loss(trainee.parts(features), parts)
+    edges = sum(jnp.mean(jnp.abs(jnp.diff(difference, axis=axis))) for axis in (1, 2))  # what keeps curls and outlines sharp
+    return jnp.mean(error * emphasis[..., None]) + 0.5 * edges + 0.1 * _part_loss(trainee.parts(features), parts)
 
 
 def _joint_loss(trainee: _ShapeTrainee, z_shape: Array, z_colour: Array, images: Array, parts: Array) -> Array:
@@ -114,7 +115,7 @@ def _joint_loss(trainee: _ShapeTrainee, z_shape: Array, z_colour: Array, images:
 def _batches(pool: Pool, generator: StyleGAN2, stage: str, seed: int) -> Iterator[tuple]:
     w_shape, w_colour = target_w(faces_from_z(pool.z_shape)), target_w(faces_from_z(pool.z_colour))
     for rows in pool.batches(_BATCH, seed):
-        if stage in ("joint", "longer"):
+        if stage == "together":
             yield pool.z_shape[rows], pool.z_colour[rows], from_bytes(pool.images[rows]), pool.parts[rows]
             continue
         w_plus = mixed(generator, w_shape[rows], w_colour[rows])
@@ -139,7 +140,7 @@ def train(folder: Path, pool_size: int, steps: list[int]) -> StyleGAN2:
     trainee = _ShapeTrainee(generator, nnx.Rngs(1))
     pool = None
     losses = {"shapes": (_shape_loss, 0.02), "images": (_image_loss, 0.02), "mapping": None,
-              "joint": (_joint_loss, 0.004), "longer": (_joint_loss, 0.012)}  # fmt: skip
+              "together": (_joint_loss, 0.012)}  # fmt: skip
     for (stage, job), count in zip(losses.items(), steps, strict=True):
         path = Path(folder) / f"{stage}.safetensors"
         if path.exists():
