@@ -1,3 +1,3 @@
 """What measures speed and quality."""
 
-PROMPTS = ("happy", "surprised", "blue eyes", "mohawk hairstyle", "purple hair", "beard", "lipstick", "glasses")
+PROMPTS = ["happy", "surprised", "blue eyes", "mohawk hairstyle", "purple hair", "beard", "lipstick", "glasses"]

@@ -6,7 +6,8 @@
      "identity": "identity.safetensors" or null, "segmenters": {"mixture": "mixture.safetensors"},
      "default_segmenter": "mixture" or null, "classifier": "classifier.safetensors" (optional, evaluation only),
      "tokenizer": "tokenizer.json", "context": 32,
-     "settings": {"tau": 0.85, "lambda_area": 1e-4, "methods": {"segment_global": {"steps": 300}}}}
+     "settings": {"tau": 0.85, "lambda_area": 1e-4, "methods": {"segment_global": {"steps": 300}}},
+     "sources": {"generator.safetensors": {"path": "where it came from", "sha256": "..."}} (optional, checked)}
 """
 
 import hashlib
@@ -29,7 +30,7 @@ from coral_jax.tokenizer import Tokenizer
 EMBEDDED = {"toons": Path(__file__).parent / "toons" / "weights"}  # domains that come with the package
 WEIGHTS_VARIABLE = "CORAL_JAX_WEIGHTS"
 _REQUIRED = {"name", "generator", "clip", "identity", "segmenters", "default_segmenter", "tokenizer", "context"}
-_OPTIONAL = {"classifier", "settings"}
+_OPTIONAL = {"classifier", "settings", "sources"}
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,10 @@ def known_domains(weights_dir: str | os.PathLike | None = None) -> dict[str, Pat
 
 
 def load_domain(name: str, weights_dir: str | os.PathLike | None = None) -> Domain:
-    """Read a domain by name; ValueError for an unknown one (lists the known) and for a folder that is not complete."""
+    """Read a domain by name.
+
+    ValueError for an unknown one (lists the known), and for a folder that is not complete or not as it was made.
+    """
     known = known_domains(weights_dir)
     if name not in known:
         raise ValueError(
@@ -106,6 +110,8 @@ def load_domain(name: str, weights_dir: str | os.PathLike | None = None) -> Doma
         )
     folder = known[name]
     description = _read_description(folder)
+    prints = {file: weights.fingerprint(folder / file) for file in _frozen_files(description)}
+    _check_sources(folder, description.get("sources", {}), prints)
     identity = description["identity"]
     return Domain(
         name=name,
@@ -117,7 +123,7 @@ def load_domain(name: str, weights_dir: str | os.PathLike | None = None) -> Doma
         default_segmenter=description["default_segmenter"],
         tokenizer=Tokenizer(folder / description["tokenizer"], description["context"]),
         settings=description.get("settings", {}),
-        fingerprint=_fingerprint(folder, description),
+        fingerprint=_fingerprint(prints),
         classifier_file=description.get("classifier"),
     )
 
@@ -147,7 +153,16 @@ def _frozen_files(description: dict) -> list[str]:
     return [file for file in files if file is not None] + list(description["segmenters"].values())
 
 
-def _fingerprint(folder: Path, description: dict) -> str:
+def _check_sources(folder: Path, sources: dict, prints: dict[str, str]) -> None:
+    """ValueError where a file has another SHA-256 than domain.json records for it."""
+    changed = [file for file in sources.keys() & prints.keys() if sources[file]["sha256"] != prints[file]]
+    if changed:
+        raise ValueError(
+            f"{folder}: {', '.join(sorted(changed))} changed since the domain was made (the SHA-256 is not the one in "
+            "domain.json); make the domain again with `python -m converters.domain`"
+        )
+
+
+def _fingerprint(prints: dict[str, str]) -> str:
     """SHA-256 over the sorted fingerprints of the frozen files: neither defaults nor evaluation change an edit."""
-    prints = sorted(weights.fingerprint(folder / file) for file in _frozen_files(description))
-    return hashlib.sha256("\n".join(prints).encode()).hexdigest()
+    return hashlib.sha256("\n".join(sorted(prints.values())).encode()).hexdigest()

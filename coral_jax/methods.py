@@ -64,5 +64,8 @@ def make_trainables(method: Method, generator: Generator, segments: int | None, 
         return Trainables(editor, attention_network(generator, edit_layers, rngs))
     if segments is None:
         others = ", ".join(name for name, other in METHODS.items() if other.region != "segment")
-        raise ValueError(f"method {method.name} needs a segmenter and this domain has none; choose one of {others}")
+        raise ValueError(
+            f"method {method.name} needs a segmenter and this domain has none; choose one of {others}, or make the "
+            "domain with python -m converters.domain --segmenter_fit"
+        )
     return Trainables(editor, segment_selection(generator, edit_layers, segments, rngs))

@@ -88,7 +88,10 @@ def save_tensors(path: str | os.PathLike, tensors: dict[str, np.ndarray], metada
     """Writes named arrays and text metadata to a safetensors file, atomically; equal content gives equal bytes."""
     tensors = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
     with _replacing(path) as partial:  # written from the arrays: large ones must not be copied on the way
+        partial.touch()
+        mode = partial.stat().st_mode  # as the user's umask has it; the library's own file is for the user alone
         safetensors.numpy.save_file(tensors, partial, metadata or None)  # the library breaks the header on {}
+        partial.chmod(mode)
         with open(partial, "r+b") as file:
             _order_header(file)
             file.flush()

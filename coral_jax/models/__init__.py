@@ -1,1 +1,47 @@
-"""The networks: StyleGAN2, CLIP, identity, segmenters, the evaluation classifier."""
+"""The networks: StyleGAN2, CLIP, identity, Inception, segmenters, the evaluation classifier.
+
+Their files are safetensors that say what they hold; `converters/` makes them from published checkpoints.
+
+    generator = load_generator("weights/generator.safetensors")
+    images = generator.synthesis(generator.broadcast(generator.mapping(z)))  # [B, size, size, 3], in [-1, 1]
+"""
+
+import os
+
+from flax import nnx
+
+from coral_jax import weights
+from coral_jax.models.clip import CLIP
+from coral_jax.models.identity import Identity
+from coral_jax.models.stylegan2 import StyleGAN2
+
+
+def load_generator(path: str | os.PathLike) -> StyleGAN2:
+    """Read a generator: `mapping(z)`, `broadcast(w)`, `truncate(w, psi)`, `synthesis(w_plus)`; see models.generator.
+
+    Weights become float32. Raises ValueError for a file of another network, FileNotFoundError for none.
+    """
+    return _load(path, StyleGAN2, "a generator")
+
+
+def load_clip(path: str | os.PathLike) -> CLIP:
+    """Read a CLIP: `encode_image(images in [-1, 1])`, `encode_text(ids)`; ids are made by coral_jax.tokenizer.
+
+    Weights become float32. Raises ValueError for a file of another network, FileNotFoundError for none.
+    """
+    return _load(path, CLIP, "a CLIP")
+
+
+def load_identity(path: str | os.PathLike) -> Identity:
+    """Read an identity network: `embed(images in [-1, 1])` gives unit vectors whose cosine says how alike two faces are.
+
+    Weights become float32. Raises ValueError for a file of another network, FileNotFoundError for none.
+    """
+    return _load(path, Identity, "an identity network")
+
+
+def _load(path: str | os.PathLike, kind: type[nnx.Module], wanted: str) -> nnx.Module:
+    network = weights.load(path)
+    if not isinstance(network, kind):
+        raise ValueError(f"{path} holds a network of the kind {type(network).__name__}, not {wanted}; give another file")
+    return network

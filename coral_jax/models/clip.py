@@ -9,16 +9,22 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
+import PIL.Image
 from flax import nnx
 
 # Channel statistics that every published CLIP was trained with, for pixels in [0, 1] (OpenAI's `_transform`).
 PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
 PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
 
+ACTIVATIONS = {
+    "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),  # OpenAI's weights, and most others'
+    "gelu": lambda x: jax.nn.gelu(x, approximate=False),  # open_clip's LAION weights
+}
+
 
 @dataclass(frozen=True)
 class CLIPConfig:
-    """Sizes of both towers; the defaults are ViT-B/32."""
+    """Sizes of both towers, and the activation of their MLPs; the defaults are OpenAI's ViT-B/32."""
 
     image_size: int = 224
     patch_size: int = 32
@@ -31,9 +37,13 @@ class CLIPConfig:
     embed_dim: int = 512
     context: int = 77
     vocab_size: int = 49408
+    activation: str = "quick_gelu"  # of ACTIVATIONS
+    vision_hidden: int | None = None  # width inside the vision tower's MLPs; None: 4 times vision_width
 
     def __post_init__(self):
-        """Rejects sizes that do not divide."""
+        """Rejects an unknown activation and sizes that do not divide."""
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(f"CLIPConfig: activation is {self.activation!r}; give one of {', '.join(ACTIVATIONS)}")
         for name, whole, part in (
             ("image_size / patch_size", self.image_size, self.patch_size),
             ("vision_width / vision_heads", self.vision_width, self.vision_heads),
@@ -41,6 +51,22 @@ class CLIPConfig:
         ):
             if whole % part:
                 raise ValueError(f"CLIPConfig: {name} = {whole} / {part} is not whole; choose sizes that divide")
+
+
+def preprocess(image: PIL.Image.Image, size: int) -> np.ndarray:
+    """A picture from a file -> CLIP's pixels [size, size, 3], as OpenAI's `_transform`: bicubic resize, centre, normalise.
+
+    For pictures beside those that the program draws, which `CLIP.encode_image` takes: OpenAI's ends in 8 bits on the
+    way, so it has no gradient.  Stack the results for `CLIP.encode_pixels`.
+    """
+    width, height = image.size
+    short = min(width, height)
+    # torchvision's rounding: the longer side down, the crop's corner to the nearest even.
+    width, height = (size if side == short else int(size * side / short) for side in (width, height))
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    image = image.resize((width, height), PIL.Image.Resampling.BICUBIC).crop((left, top, left + size, top + size))
+    unit = np.asarray(image.convert("RGB"), np.float32) / 255
+    return (unit - np.asarray(PIXEL_MEAN, np.float32)) / np.asarray(PIXEL_STD, np.float32)
 
 
 def _normal(std: float) -> nnx.Initializer:
@@ -53,34 +79,35 @@ def _layer_norm(width: int, rngs: nnx.Rngs) -> nnx.LayerNorm:
 
 
 class Block(nnx.Module):
-    """Pre-norm residual attention block: x + attention(ln_1(x)), then x + mlp(ln_2(x)) with QuickGELU."""
+    """Pre-norm residual attention block: x + attention(ln_1(x)), then x + mlp(ln_2(x))."""
 
-    def __init__(self, width: int, heads: int, layers: int, rngs: nnx.Rngs):
+    def __init__(self, width: int, hidden: int, heads: int, layers: int, activation: str, rngs: nnx.Rngs):
         """Initialises as OpenAI's `initialize_parameters` does; `layers` is the depth of the tower."""
         self.heads = heads
+        self.activation = activation
         residual_std = (2 * width * layers) ** -0.5
         self.ln_1 = _layer_norm(width, rngs)
         self.qkv = nnx.Linear(width, 3 * width, kernel_init=_normal(width**-0.5), rngs=rngs)
         self.out = nnx.Linear(width, width, kernel_init=_normal(residual_std), rngs=rngs)
         self.ln_2 = _layer_norm(width, rngs)
-        self.fc = nnx.Linear(width, 4 * width, kernel_init=_normal((2 * width) ** -0.5), rngs=rngs)
-        self.proj = nnx.Linear(4 * width, width, kernel_init=_normal(residual_std), rngs=rngs)
+        self.fc = nnx.Linear(width, hidden, kernel_init=_normal((2 * width) ** -0.5), rngs=rngs)
+        self.proj = nnx.Linear(hidden, width, kernel_init=_normal(residual_std), rngs=rngs)
 
     def __call__(self, x: jax.Array, causal: bool) -> jax.Array:
         """x [B, N, width] -> [B, N, width]; `causal` hides later positions."""
         x = x + self.out(self._attend(self.ln_1(x), causal))
-        hidden = self.fc(self.ln_2(x))
-        return x + self.proj(hidden * jax.nn.sigmoid(1.702 * hidden))
+        return x + self.proj(ACTIVATIONS[self.activation](self.fc(self.ln_2(x))))
 
     def _attend(self, x: jax.Array, causal: bool) -> jax.Array:
         batch, length, width = x.shape
         qkv = self.qkv(x).reshape(batch, length, 3, self.heads, width // self.heads)
         query, key, value = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
-        scores = jnp.einsum("bnhd,bmhd->bhnm", query * (width // self.heads) ** -0.5, key)
+        query = query * (width // self.heads) ** -0.5
+        scores = jnp.einsum("bnhd,bmhd->bhnm", query, key, preferred_element_type=jnp.float32)
         if causal:
             visible = np.tril(np.ones((length, length), bool))
             scores = jnp.where(visible, scores, jnp.finfo(scores.dtype).min)
-        mixed = jnp.einsum("bhnm,bmhd->bnhd", jax.nn.softmax(scores), value)
+        mixed = jnp.einsum("bhnm,bmhd->bnhd", jax.nn.softmax(scores).astype(value.dtype), value)
         return mixed.reshape(batch, length, width)
 
 
@@ -99,8 +126,12 @@ class VisionTower(nnx.Module):
         positions = 1 + (config.image_size // patch) ** 2
         self.positional_embedding = nnx.Param(std(rngs.params(), (positions, width)))
         self.ln_pre = _layer_norm(width, rngs)
+        hidden = config.vision_hidden or 4 * width
         self.blocks = nnx.List(
-            [Block(width, config.vision_heads, config.vision_layers, rngs) for _ in range(config.vision_layers)]
+            [
+                Block(width, hidden, config.vision_heads, config.vision_layers, config.activation, rngs)
+                for _ in range(config.vision_layers)
+            ]
         )
         self.ln_post = _layer_norm(width, rngs)
         self.proj = nnx.Linear(width, config.embed_dim, use_bias=False, kernel_init=std, rngs=rngs)
@@ -127,7 +158,10 @@ class TextTower(nnx.Module):
         self.token_embedding = nnx.Param(_normal(0.02)(rngs.params(), (config.vocab_size, width)))
         self.positional_embedding = nnx.Param(_normal(0.01)(rngs.params(), (config.context, width)))
         self.blocks = nnx.List(
-            [Block(width, config.text_heads, config.text_layers, rngs) for _ in range(config.text_layers)]
+            [
+                Block(width, 4 * width, config.text_heads, config.text_layers, config.activation, rngs)
+                for _ in range(config.text_layers)
+            ]
         )
         self.ln_final = _layer_norm(width, rngs)
         self.proj = nnx.Linear(width, config.embed_dim, use_bias=False, kernel_init=_normal(width**-0.5), rngs=rngs)

@@ -1,0 +1,242 @@
+"""Makes a domain of converted networks: the folder that `:domain=NAME` of every command finds.
+
+    python -m converters.domain --name=ffhq --generator=weights/generator.safetensors --clip=weights/clip.safetensors \
+        --identity=weights/identity.safetensors --segmenter_fit
+
+The folder appears in the weights folder (--weights_dir, else CORAL_JAX_WEIGHTS, else the user's cache) when it is complete.
+"""
+
+import functools
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+from absl import flags
+from flax import nnx
+
+from converters.templates import TEMPLATES, Template
+from coral_jax import commands, weights
+from coral_jax.domains import EMBEDDED, weights_folder
+from coral_jax.latents import w_plus_of_seeds
+from coral_jax.logs import Progress
+from coral_jax.models import load_clip, load_generator, load_identity
+from coral_jax.models.generator import Generator
+from coral_jax.models.segmenter import MixtureSegmenter, MixtureSegmenterConfig, fit_mixture, pixel_features
+from coral_jax.tokenizer import Tokenizer
+
+# The mixture sees the last convolution at each of these resolutions (at smaller ones, nothing is where it is drawn).
+SEGMENTED = (16, 256)
+FIT_FACES, FIT_PIXELS = 64, 200  # faces drawn, and pixels taken of each; more of these where features are many
+_COMPONENTS = 16
+
+
+def make_domain(
+    name: str,
+    generator: Path,
+    clip: Path,
+    identity: Path | None,
+    *,
+    template: str = "ffhq",
+    segmenter_fit: bool = False,
+    weights_dir: str | None = None,
+) -> str:
+    """Write a domain's folder, whole or not at all; the line says what was made.
+
+    generator, clip, identity: files of this program; `clip` has its tokenizer.json beside it, or is a folder with both.
+    template: of TEMPLATES. segmenter_fit: fit the mixture of 5 segments that segment_* methods need.
+    ValueError for a name that is taken or is none, and for files that do not belong together.
+    """
+    folder = _new_folder(name, weights_dir)
+    if template not in TEMPLATES:
+        raise ValueError(
+            f"unknown template {template!r}{commands.nearest(template, TEMPLATES)} (known: {', '.join(TEMPLATES)})"
+        )
+    chosen = TEMPLATES[template]
+    clip = clip / "clip.safetensors" if clip.is_dir() else clip
+    tokenizer = clip.with_name("tokenizer.json")
+    network = _load(load_generator, generator, "stylegan2")
+    context = _check_tokenizer(tokenizer, _load(load_clip, clip, "clip").config)
+    _check_template(template, chosen, network, identity)
+    files = {"generator.safetensors": generator, "clip.safetensors": clip, "tokenizer.json": tokenizer}
+    if identity is not None:
+        _load(load_identity, identity, "identity")
+        files["identity.safetensors"] = identity
+    with _whole_folder(folder) as partial:
+        for file, source in files.items():
+            shutil.copyfile(source, partial / file)
+        sources = {file: str(source) for file, source in files.items()}
+        segmenters = {}
+        if segmenter_fit:
+            weights.save(partial / "mixture.safetensors", fit_segmenter(network, chosen.settings["truncation"]), np.float16)
+            segmenters["mixture"] = "mixture.safetensors"
+            sources["mixture.safetensors"] = f"fitted to {FIT_FACES} faces of the generator"
+        _describe(partial, name, sources, segmenters, context, chosen.settings)
+    parts = [f"{network.layers[-1].resolution} px, {network.n_latent} codes", "identity" if identity else "no identity"]
+    parts += ["mixture of 5 segments" if segmenters else "no segmenter (segment_* methods need --segmenter_fit)"]
+    return f"{folder}: domain {name} ({', '.join(parts)}), settings of the template {template}; use it with :domain={name}"
+
+
+@contextmanager
+def _whole_folder(folder: Path) -> Iterator[Path]:
+    """A folder beside `folder`, which takes its name at the end, and is gone after an error."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        yield partial
+        partial.chmod(0o755)  # temporary folders are the user's alone
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _describe(
+    folder: Path, name: str, sources: dict[str, str], segmenters: dict[str, str], context: int, settings: dict[str, float]
+) -> None:
+    """Write domain.json beside the files that `sources` names."""
+    description = {
+        "name": name,
+        "generator": "generator.safetensors",
+        "clip": "clip.safetensors",
+        "identity": "identity.safetensors" if "identity.safetensors" in sources else None,
+        "segmenters": segmenters,
+        "default_segmenter": next(iter(segmenters), None),
+        "tokenizer": "tokenizer.json",
+        "context": context,
+        "settings": settings,
+        "sources": {file: {"path": path, "sha256": weights.fingerprint(folder / file)} for file, path in sources.items()},
+    }
+    weights.write_bytes(folder / "domain.json", (json.dumps(description, indent=2) + "\n").encode())
+
+
+def fit_segmenter(generator: Generator, truncation: float, faces: int = FIT_FACES) -> MixtureSegmenter:
+    """The 5-segment mixture of a generator's features, fitted to pixels of `faces` drawn ones.
+
+    Faces are drawn one by one, so that memory does not grow with their number. ValueError for a generator without
+    features of 16 px or more.
+    """
+    layers = tuple(
+        (layer.index, layer.channels)
+        for layer in generator.layers
+        if layer.rgb_w_index is not None and SEGMENTED[0] <= layer.resolution <= SEGMENTED[1]
+    )
+    if not layers:
+        raise ValueError(f"--segmenter_fit needs a generator of at least {SEGMENTED[0]} px; leave it out")
+    resolution = generator.layers[layers[-1][0] - 1].resolution
+    width = sum(channels for _, channels in layers)
+    per_face = max(FIT_PIXELS, -(-10 * width // faces))
+    codes = w_plus_of_seeds(generator, list(range(faces)), truncation)
+    rng, progress, pixels = np.random.default_rng(0), Progress("drawing faces to segment", 0, faces), []
+    for index in range(faces):
+        places = rng.choice(resolution**2, min(per_face, resolution**2), replace=False)
+        pixels.append(np.asarray(_pixels(generator, codes[index : index + 1], jnp.asarray(places), layers, resolution)))
+        progress.show(index + 1, {})
+    config = MixtureSegmenterConfig(layers, resolution, components=min(_COMPONENTS, width))
+    return fit_mixture(config, np.concatenate(pixels))
+
+
+@functools.partial(jax.jit, static_argnames=("layers", "resolution"))
+def _pixels(
+    generator: Generator, w_plus: jax.Array, places: jax.Array, layers: tuple[tuple[int, int], ...], resolution: int
+) -> jax.Array:
+    """Features of one face, w_plus [1, n_latent, w_dim], at `places` of a map: [places, sum of channels]."""
+    x, found = generator.constant(1), []
+    for layer in generator.layers[: layers[-1][0]]:
+        x = generator.layer(layer.index, x, w_plus[:, layer.w_index])
+        if (layer.index, layer.channels) in layers:  # one layer at a time: all of them at full size are large
+            rows = pixel_features({layer.index: x}, ((layer.index, layer.channels),), resolution)
+            found.append(rows.reshape(-1, layer.channels)[places])
+    return jnp.concatenate(found, axis=-1)
+
+
+def _new_folder(name: str, weights_dir: str | None) -> Path:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
+        raise ValueError(f"{name!r} cannot name a domain; use letters, digits, _ and -, such as --name=ffhq")
+    if name in EMBEDDED:
+        raise ValueError(f"the domain {name} comes with the program; give another --name")
+    folder = weights_folder(weights_dir) / name
+    if folder.exists():
+        raise ValueError(f"{folder} is there already; give another --name or remove it")
+    return folder
+
+
+def _load(load: Callable[[Path], nnx.Module], path: Path, converter: str) -> nnx.Module:
+    """A network from a file of this program; for any other file, ValueError that says how to convert it."""
+    if not path.is_file():
+        raise ValueError(f"there is no {path}; make it with python -m converters.{converter} --checkpoint=FILE --out={path}")
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            ours = "architecture" in (file.metadata() or {})
+    except safetensors.SafetensorError:
+        ours = False
+    if not ours:
+        out = path.with_name(f"{path.stem}_converted.safetensors")
+        raise ValueError(
+            f"{path} is not a file of this program; convert it first, "
+            f"python -m converters.{converter} --checkpoint={path} --out={out}"
+        )
+    return load(path)
+
+
+def _check_tokenizer(path: Path, config: object) -> int:
+    """The CLIP's context; ValueError where its tokenizer.json is not there or has another number of tokens."""
+    if not path.is_file():
+        raise ValueError(f"there is no {path}; python -m converters.clip writes it beside the CLIP, keep them together")
+    size = Tokenizer(path, config.context).vocab_size
+    if size != config.vocab_size:
+        raise ValueError(f"{path} has {size} tokens, and the CLIP beside it {config.vocab_size}; convert the CLIP again")
+    return config.context
+
+
+def _check_template(name: str, template: Template, generator: Generator, identity: Path | None) -> None:
+    size = generator.layers[-1].resolution
+    if template.size not in (None, size):
+        fitting = [other for other, t in TEMPLATES.items() if t.size in (None, size)]
+        raise ValueError(
+            f"the template {name} is for generators of {template.size} px, and this one draws {size} px; "
+            f"give --template={' or '.join(fitting)}"
+        )
+    if identity is not None and not template.faces:
+        raise ValueError(f"the template {name} draws no faces; give --identity=none")
+
+
+def _define_flags() -> Callable[[], None]:
+    # Defined when this is run, not when it is imported: other commands have flags of the same names.
+    texts = {
+        "name": "What the domain is called.",
+        "generator": "A generator's file, of converters.stylegan2.",
+        "clip": "A CLIP's file, of converters.clip, or the folder where it is.",
+        "identity": "An identity network's file, of converters.identity, or none.",
+        "weights_dir": "Where domains are; CORAL_JAX_WEIGHTS, else the user's cache, if not given.",
+    }
+    given = {name: flags.DEFINE_string(name, None, text) for name, text in texts.items()}
+    template = flags.DEFINE_string("template", "ffhq", f"What the settings start from: {', '.join(TEMPLATES)}.")
+    fit = flags.DEFINE_boolean("segmenter_fit", False, "Fit the 5-segment mixture that segment_* methods need.")
+
+    def main() -> None:
+        for name in ("name", "generator", "clip", "identity"):
+            if not given[name].value:
+                raise ValueError(
+                    f"no --{name}; type python -m converters.domain --name=ffhq --generator=FILE --clip=FILE "
+                    "--identity=FILE (or none)"
+                )
+        identity = None if given["identity"].value == "none" else Path(given["identity"].value)
+        print(
+            make_domain(
+                given["name"].value, Path(given["generator"].value), Path(given["clip"].value), identity,
+                template=template.value, segmenter_fit=fit.value, weights_dir=given["weights_dir"].value,
+            )
+        )  # fmt: skip
+
+    return main
+
+
+if __name__ == "__main__":
+    commands.run(_define_flags())

@@ -1,0 +1,103 @@
+"""IR-SE50's weights into ours: sizes from the weights, the published embeddings, and what is said of wrong files."""
+
+import json
+import zlib
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from converters import identity
+from coral_jax import weights
+from coral_jax.models import load_identity
+from coral_jax.models.identity import Identity, IdentityConfig
+
+DATA = Path(__file__).parent / "data"
+
+
+def rule_tensor(name, shape):
+    """The golden's weights: made from the name."""
+    if name.endswith("num_batches_tracked"):
+        return np.zeros(shape, np.int64)
+    value = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(shape).astype(np.float32)
+    if name.endswith("running_var"):
+        return 0.5 + np.abs(value)
+    if len(shape) > 1:
+        return value * np.float32(np.sqrt(1 / np.prod(shape[1:])))
+    return 1 + 0.1 * value if name.endswith("weight") else 0.1 * value
+
+
+def published():
+    """IR-SE50 by the golden's rule, `num_batches_tracked` included."""
+    shapes = json.loads((DATA / "irse50_keys.json").read_text())
+    return {name: rule_tensor(name, tuple(shape)) for name, shape in shapes.items()}
+
+
+def small(units=(1, 2), widths=(16, 32), grid=2, embed_dim=8):
+    """Weights of an IR-SE network of other sizes, under the published names."""
+    config = IdentityConfig(units, widths, grid * 2 ** len(units), embed_dim)
+    network = nnx.eval_shape(lambda: Identity(config, nnx.Rngs(0)))
+    variables = weights.named_variables(network)
+    shapes = {
+        theirs: layout.write(np.broadcast_to(np.float32(0), variables[ours].shape)).shape
+        for ours, (theirs, layout) in identity.table(config).items()
+    }
+    return config, {name: rule_tensor(name, shape) for name, shape in shapes.items()}
+
+
+def test_irse50_converts_and_embeds_as_published(tmp_path):
+    source, out = tmp_path / "model_ir_se50.safetensors", tmp_path / "identity.safetensors"
+    weights.save_tensors(source, published(), {})
+    assert "identity network of 24 units, widths 64, 128, 256, 512, 112 px to 512 numbers" in identity.convert(source, out)
+    network = load_identity(out)
+    assert network.config == IdentityConfig()
+    expected = weights.load_tensors(DATA / "irse50_rule.safetensors")[0]["embedding"]
+    crops = np.random.default_rng(7).uniform(-1, 1, (2, 3, 112, 112)).astype(np.float32).transpose(0, 2, 3, 1)
+    with jax.default_matmul_precision("highest"):
+        embedding = np.asarray(jax.jit(Identity.embed_crop)(network, crops))
+    assert np.linalg.norm(embedding - expected) / np.linalg.norm(expected) < 1e-5
+
+
+def test_a_pth_of_torch_reads_the_same(tmp_path):
+    torch = pytest.importorskip("torch")
+    config, tensors = small()
+    torch.save({f"module.{name}": torch.from_numpy(tensor) for name, tensor in tensors.items()}, tmp_path / "small.pth")
+    identity.convert(tmp_path / "small.pth", tmp_path / "small.safetensors")
+    converted = load_identity(tmp_path / "small.safetensors")
+    assert converted.config == config
+    for ours, (theirs, layout) in identity.table(config).items():
+        np.testing.assert_array_equal(weights.named_variables(converted)[ours][...], layout.read(tensors[theirs]))
+
+
+@pytest.mark.parametrize(("units", "widths", "grid"), [((3, 1), (16, 32), 3), ((1, 1, 2), (16, 48, 32), 1), ((2,), (32,), 2)])
+def test_units_and_widths_come_from_the_weights(units, widths, grid):
+    config, tensors = small(units, widths, grid)
+    assert identity.config_of(tensors) == config
+    assert identity.load(tensors, "small").config == config
+
+
+def test_every_layout_is_undone_to_the_bit():
+    config, tensors = small()
+    network = identity.load(tensors, "small")
+    back = identity.engine.extract(network, identity.table(config))
+    assert back.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        np.testing.assert_array_equal(back[name], tensor)
+
+
+def test_other_weights_are_refused(tmp_path):
+    _, tensors = small()
+    with pytest.raises(ValueError, match=r"not an IR-SE face network: no input_layer.0.weight.*give model_ir_se50.pth"):
+        identity.config_of({"conv1.weight": np.zeros((64, 3, 3, 3))})
+    with pytest.raises(ValueError, match="without squeeze-and-excitation"):
+        identity.config_of({name: tensor for name, tensor in tensors.items() if "fc1" not in name})
+    with pytest.raises(ValueError, match="holds no state dict"):
+        identity.tensors_of([1, 2])
+    broken = tensors | {"body.1.res_layer.1.weight": np.zeros((32, 16, 5, 5)), "arcface.weight": np.zeros((3, 8))}
+    del broken["output_layer.4.running_mean"]
+    with pytest.raises(ValueError) as caught:
+        identity.load(broken, "broken.pth")
+    for part in ("unused: arcface.weight (3, 8)", "for lack of output_layer.4.running_mean", "(32, 16, 5, 5)"):
+        assert part in str(caught.value)
