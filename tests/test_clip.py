@@ -1,7 +1,6 @@
 """CLIP against OpenAI's own outputs, its preprocessing, and its training."""
 
 import dataclasses
-import re
 from pathlib import Path
 
 import jax
@@ -11,6 +10,8 @@ import optax
 import pytest
 from flax import nnx
 
+from converters import clip as converter
+from converters import engine
 from coral_jax import weights
 from coral_jax.models.clip import CLIP, PIXEL_MEAN, PIXEL_STD, CLIPConfig
 
@@ -26,31 +27,12 @@ SMALL = CLIPConfig(
 )  # fmt: skip
 
 
-def from_openai(name, tensor):
-    """OpenAI's name and tensor -> ours."""
-    tensor = tensor.astype(np.float32)
-    name = re.sub(r"^visual\.", "vision.", name)
-    if not name.startswith("vision.") and name != "logit_scale":
-        name = "text." + name
-    if name == "vision.conv1.weight":
-        return "vision.patch.kernel", tensor.transpose(2, 3, 1, 0).reshape(-1, tensor.shape[0])
-    if name in ("vision.proj", "text.text_projection"):
-        return name.split(".")[0] + ".proj.kernel", tensor
-    name = name.replace("transformer.resblocks", "blocks").replace("attn.in_proj_", "qkv.")
-    name = name.replace("attn.out_proj", "out").replace("mlp.c_fc", "fc").replace("mlp.c_proj", "proj")
-    if re.search(r"ln_\w+\.weight$", name):
-        return name.replace("weight", "scale"), tensor
-    if name == "text.token_embedding.weight":
-        return "text.token_embedding", tensor
-    return (name.replace("weight", "kernel"), tensor.T) if name.endswith("weight") else (name, tensor)
-
-
 @pytest.fixture(scope="module")
 def golden():
     """The tiny CLIP with OpenAI's weights, and what OpenAI's code computes with them."""
     published, _ = weights.load_tensors(DATA / "clip_openai_tiny_weights.safetensors")
     clip = nnx.eval_shape(lambda: CLIP(GOLDEN, nnx.Rngs(0)))
-    weights.fill(clip, dict(from_openai(name, tensor) for name, tensor in published.items()), "OpenAI's weights")
+    engine.fill(clip, converter.table(GOLDEN), published, "OpenAI's weights")
     return clip, weights.load_tensors(DATA / "clip_openai_tiny.safetensors")[0]
 
 

@@ -1,7 +1,6 @@
 """The identity network against IR-SE50 as StyleCLIP runs it, and its training mode."""
 
 import json
-import re
 import zlib
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from converters import identity as converter
 from coral_jax import weights
 from coral_jax.models.identity import Identity, IdentityConfig
 
@@ -29,41 +29,12 @@ def rule_tensor(name, shape):
     return 1 + 0.1 * value if name.endswith("weight") else 0.1 * value
 
 
-PLACES = {
-    "input_layer.0": "stem", "input_layer.1": "stem_norm", "input_layer.2": "stem_prelu",
-    "output_layer.0": "norm", "output_layer.3": "linear", "output_layer.4": "linear_norm",
-    "res_layer.0": "norm_in", "res_layer.1": "conv_in", "res_layer.2": "prelu", "res_layer.3": "conv_out",
-    "res_layer.4": "norm_out", "res_layer.5.fc1": "squeeze", "res_layer.5.fc2": "excite",
-    "shortcut_layer.0": "shortcut", "shortcut_layer.1": "shortcut_norm",
-}  # fmt: skip
-
-
-def from_published(name, tensor):
-    """IR-SE50's name and tensor -> ours."""
-    place, leaf = name.rsplit(".", 1)
-    unit = re.match(r"body\.(\d+)\.(.*)", place)
-    place = f"units.{unit[1]}.{PLACES[unit[2]]}" if unit else PLACES[place]
-    if leaf != "weight":
-        return f"{place}.{leaf.removeprefix('running_')}", tensor
-    if tensor.ndim == 1:
-        return f"{place}.{'slope' if 'prelu' in place else 'scale'}", tensor
-    if place == "linear":  # published flattening is channels, rows, columns; ours is rows, columns, channels
-        outputs = tensor.shape[0]
-        return "linear.kernel", tensor.reshape(outputs, 512, 7, 7).transpose(2, 3, 1, 0).reshape(-1, outputs)
-    if place.endswith(("squeeze", "excite")):
-        return f"{place}.kernel", tensor[:, :, 0, 0].T
-    return f"{place}.kernel", tensor.transpose(2, 3, 1, 0)
-
-
 @pytest.fixture(scope="module")
 def irse50():
     """IR-SE50 with the golden's weights."""
     shapes = json.loads((DATA / "irse50_keys.json").read_text())
-    identity = nnx.eval_shape(lambda: Identity(IdentityConfig(), nnx.Rngs(0)))
     published = {name: tuple(shape) for name, shape in shapes.items() if not name.endswith("num_batches_tracked")}
-    tensors = dict(from_published(name, rule_tensor(name, shape)) for name, shape in published.items())
-    weights.fill(identity, tensors, "the rule's weights")
-    return identity
+    return converter.load({name: rule_tensor(name, shape) for name, shape in published.items()}, "the rule's weights")
 
 
 @pytest.fixture(scope="module")

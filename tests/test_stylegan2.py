@@ -1,6 +1,5 @@
 """StyleGAN2 against what rosinality/stylegan2-pytorch and stylegan2-ada-pytorch compute with the same weights."""
 
-import re
 from pathlib import Path
 
 import jax
@@ -11,59 +10,11 @@ from flax import nnx
 from safetensors.numpy import load_file
 from tiny import generator, quick_compilation  # noqa: F401
 
+from converters import reading
+from converters import stylegan2 as converter
 from coral_jax.models.stylegan2 import StyleGAN2, StyleGAN2Config
 
 DATA = Path(__file__).parent / "data"
-
-
-def nvlabs_names(config: StyleGAN2Config) -> dict[str, str]:
-    """Our state path -> stylegan2-ada-pytorch's name."""
-    linear = {"kernel": "weight", "bias": "bias"}
-    rgb = linear | {f"modulation.{ours}": f"affine.{theirs}" for ours, theirs in linear.items()}
-    conv = rgb | {"noise": "noise_const", "noise_strength": "noise_strength"}
-    modules = [(f"mapping.layers.{i}", f"mapping.fc{i}", linear) for i in range(config.mapping_layers)]
-    for block, (resolution, _) in enumerate(config.channels):
-        theirs = f"synthesis.b{resolution}"
-        modules += [(f"to_rgbs.{block}", f"{theirs}.torgb", rgb), (f"convs.{2 * block}", f"{theirs}.conv1", conv)]
-        if block:
-            modules.append((f"convs.{2 * block - 1}", f"{theirs}.conv0", conv))
-    names = {f"{ours}.{a}": f"{theirs}.{b}" for ours, theirs, leaves in modules for a, b in leaves.items()}
-    return names | {"input": "synthesis.b4.const", "w_avg": "mapping.w_avg"}
-
-
-def rosinality_names(config: StyleGAN2Config) -> dict[str, str]:
-    """Our state path -> rosinality/stylegan2-pytorch's name."""
-
-    def rename(path: str) -> str:
-        path = re.sub(r"mapping\.layers\.(\d+)\.", lambda m: f"style.{int(m[1]) + 1}.", path)
-        path = re.sub(r"convs\.(\d+)\.noise$", r"noises.noise_\1", path)
-        path = re.sub(r"convs\.(\d+)\.", lambda m: f"convs.{int(m[1]) - 1}." if int(m[1]) else "conv1.", path)
-        path = re.sub(r"to_rgbs\.(\d+)\.", lambda m: f"to_rgbs.{int(m[1]) - 1}." if int(m[1]) else "to_rgb1.", path)
-        path = path.replace("noise_strength", "noise.weight").replace("modulation.", "conv.modulation.")
-        if "conv" in path and "modulation" not in path:
-            path = re.sub(r"\.bias$", ".activate.bias", path)
-        path = re.sub(r"(conv\w*(?:\.\d+)?|to_rgb\w*(?:\.\d+)?)\.kernel$", r"\1.conv.weight", path)
-        return {"input": "input.input", "w_avg": "latent_avg"}.get(path, path.replace("kernel", "weight"))
-
-    return {path: rename(path) for path in nvlabs_names(config)}
-
-
-def load(config: StyleGAN2Config, names: dict[str, str], tensors: dict[str, np.ndarray]) -> StyleGAN2:
-    """A generator with another implementation's tensors, all of them used, none left over."""
-    assert sorted(names.values()) == sorted(tensors)
-    network = nnx.eval_shape(lambda: StyleGAN2(config, nnx.Rngs(0)))
-    state = dict(nnx.to_flat_state(nnx.state(network)))
-    assert {".".join(map(str, path)) for path in state} == set(names)
-    for path, variable in state.items():
-        value = tensors[names[".".join(map(str, path))]]
-        if path == ("input",):
-            value = value.reshape(value.shape[-3:]).transpose(1, 2, 0)
-        elif path[-1] == "kernel" and len(variable.shape) == 4:
-            value = value.reshape(value.shape[-4:]).transpose(2, 3, 1, 0)
-        elif path[-1] == "kernel":
-            value = value.T
-        variable.set_value(jnp.asarray(value.reshape(variable.shape)))
-    return network
 
 
 def relative_error(ours: jax.Array, theirs: np.ndarray) -> float:
@@ -76,21 +27,9 @@ def relative_error(ours: jax.Array, theirs: np.ndarray) -> float:
 @pytest.fixture(scope="module", params=["rosinality_64", "nvlabs_cfgf", "nvlabs_auto2"])
 def golden(request):
     """A generator with published-form weights, and what its own implementation computed with them."""
-    tensors = load_file(DATA / f"stylegan2_{request.param}_weights.safetensors")
-    expected = load_file(DATA / f"stylegan2_{request.param}.safetensors")
-    size, z_dim = expected["image"].shape[-1], expected["z"].shape[1]
-    sizes = [2**k for k in range(2, size.bit_length())]
-    if request.param == "rosinality_64":
-        mapping_layers = len([name for name in tensors if name.startswith("style.")]) // 2
-        ends = ["conv1"] + [f"convs.{2 * i + 1}" for i in range(len(sizes) - 1)]
-        widths = [len(tensors[f"{end}.activate.bias"]) for end in ends]
-    else:
-        mapping_layers = len([name for name in tensors if name.startswith("mapping.fc")]) // 2
-        widths = [len(tensors[f"synthesis.b{resolution}.conv1.bias"]) for resolution in sizes]
-    channels = tuple(zip(sizes, widths, strict=True))
-    config = StyleGAN2Config(size, z_dim, expected["w"].shape[1], mapping_layers, channels)
-    names = (rosinality_names if request.param == "rosinality_64" else nvlabs_names)(config)
-    return load(config, names, tensors), expected
+    path = DATA / f"stylegan2_{request.param}{'_weights.safetensors' if 'rosinality' in request.param else '.pkl'}"
+    network, _ = converter.load(reading.read(path), str(path))
+    return network, load_file(DATA / f"stylegan2_{request.param}.safetensors")
 
 
 @jax.jit
