@@ -82,7 +82,7 @@ def _ideal(names: tuple[str, ...], z: Array) -> tuple[Face, Face, Array]:
 
 @jax.jit
 def _true_change(before: Face, after: Face) -> tuple[Array, Array]:
-    """How the drawings of two batches of faces differ: where, dilated by 3 px, 0 or 1 [B, h, w, 1]; by how much [B, h, w, 3]."""
+    """How the drawings of two batches differ: where, dilated by 3 px, 0 or 1 [B, h, w, 1]; by how much [B, h, w, 3]."""
     both = jax.tree.map(lambda *faces: jnp.concatenate(faces), before, after)
     drawn_before, drawn_after = jnp.split(render(both)[0], 2)
     change = drawn_after - drawn_before
