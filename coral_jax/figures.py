@@ -1,6 +1,8 @@
 """Sheets: what an edit does to faces, where, and in which layers (like the paper's figures 1 and 6)."""
 
 import io
+import re
+import textwrap
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -116,6 +118,36 @@ def alpha_sheet(
     return sheet
 
 
+def comparison_sheet(
+    title: str,
+    subtitle: str,
+    original: np.ndarray,
+    edited: dict[str, np.ndarray],
+    where: dict[str, np.ndarray],
+) -> Image.Image:
+    """Methods side by side, like the paper's figure 5: a row a face, a column a method, masks under its edits.
+
+    Tiles uint8 [N, t, t, 3]: of the originals, of each method's edits, and of its masks where it has any.
+    """
+    count, tile = original.shape[:2]
+    rows, top = (2 if where else 1), 150
+    width = max(2 * MARGIN + (len(edited) + 1) * (tile + GAP) - GAP, 720)
+    height = top + count * (rows * (tile + GAP) + 2 * GAP) + MARGIN
+    sheet = Image.new("RGB", (width, height), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    _header(draw, title, subtitle)
+    for column, (name, tiles) in enumerate([("original", original), *edited.items()]):
+        left = MARGIN + column * (tile + GAP)
+        label = textwrap.fill(re.sub("[_:;]", " ", name), 17)
+        draw.multiline_text((left + tile // 2, top - 10), label, INK, _font(14), anchor="md", align="center")
+        for face in range(count):
+            corner = (left, top + face * (rows * (tile + GAP) + 2 * GAP))
+            sheet.paste(Image.fromarray(tiles[face]), corner)
+            if name in where:
+                sheet.paste(Image.fromarray(where[name][face]), (left, corner[1] + tile + GAP))
+    return sheet
+
+
 def to_pixels(image: np.ndarray) -> np.ndarray:
     """Image [h, w, 3] in [-1, 1] -> uint8."""
     return np.round(np.clip((image + 1.0) * 127.5, 0, 255)).astype(np.uint8)
@@ -157,6 +189,13 @@ def overlay(image: np.ndarray, masks: Sequence[np.ndarray], shares: Sequence[Lay
     return _tint(_pale(face_image(image)), colour, strengths.max(axis=0))
 
 
+def layer_tile(image: np.ndarray, mask: np.ndarray, share: LayerShare, count: int, tile: int = TILE) -> Image.Image:
+    """One layer's mask [h, w] over a pale face [H, W, 3]: in the layer's colour if it matters, else grey."""
+    shade = layer_colour(share.layer, count) if share.matters else np.asarray(FAINT)
+    strength = _resize_mask(mask, tile, Image.Resampling.NEAREST)
+    return _tint(_pale(face_image(image, tile)), np.broadcast_to(shade, (tile, tile, 3)), strength)
+
+
 def _layer(
     sheet: Image.Image, draw: ImageDraw.ImageDraw, corner: tuple[int, int], tile: int, image: np.ndarray,
     mask: np.ndarray, share: LayerShare, count: int,
@@ -165,9 +204,7 @@ def _layer(
     left, top = corner
     colour = layer_colour(share.layer, count)
     ink = tuple(int(c) for c in colour) if share.matters else FAINT
-    strength = _resize_mask(mask, tile, Image.Resampling.NEAREST)
-    shade = colour if share.matters else np.asarray(FAINT)
-    sheet.paste(_tint(_pale(face_image(image, tile)), np.broadcast_to(shade, (tile, tile, 3)), strength), corner)
+    sheet.paste(layer_tile(image, mask, share, count, tile), corner)
     frame = (left, top, left + tile - 1, top + tile - 1)
     draw.rectangle(frame, outline=ink if share.matters else RULE, width=4 if share.matters else 1)
     middle, below = left + tile // 2, top + tile + 22

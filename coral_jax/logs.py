@@ -79,7 +79,7 @@ class Progress:
         left = (self._total - step) / rate if rate else 0.0
         numbers = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
         speed = f"{rate:.1f} steps/s" if rate >= 1 else f"{1 / max(rate, 1e-9):.1f} s/step"
-        line = f"{self._label}  step {step}/{self._total}  {speed}  {_clock(left)} left  {numbers}"
+        line = f"{self._label}  step {step}/{self._total}  {speed}  {clock(left)} left  {numbers}"
         if self._live:
             end = "\n" if step >= self._total else ""
             print("\r" + line.ljust(self._width), end=end, file=self._stream, flush=True)
@@ -88,7 +88,8 @@ class Progress:
             print(line, file=self._stream, flush=True)
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Seconds as 4:05 or 2:04:05."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

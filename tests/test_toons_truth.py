@@ -42,6 +42,7 @@ def test_the_renderers_own_edit_is_ideal(toons, prompt):
     assert result["leak"] < 0.01
     assert result["drift"] < 0.06
     assert result["identity"] > 0.8
+    assert result["distance"] == pytest.approx(0, abs=1e-4)
 
 
 def test_no_edit_succeeds_rarely_and_leaks_nothing(toons):
@@ -49,6 +50,7 @@ def test_no_edit_succeeds_rarely_and_leaks_nothing(toons):
     assert result["success"] <= 0.1
     assert result["leak"] == 0 and result["drift"] == 0
     assert result["identity"] == pytest.approx(1, abs=1e-5)
+    assert result["distance"] == pytest.approx(1, abs=1e-5)
 
 
 def test_change_outside_the_region_is_leak(toons):

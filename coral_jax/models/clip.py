@@ -138,15 +138,21 @@ class VisionTower(nnx.Module):
 
     def __call__(self, pixels: jax.Array) -> jax.Array:
         """pixels [B, S, S, 3], normalised -> features [B, embed_dim]."""
+        return self.proj(self.ln_post(self.tokens(pixels)[-1][:, 0]))
+
+    def tokens(self, pixels: jax.Array) -> list[jax.Array]:
+        """pixels [B, S, S, 3], normalised -> after each block, the class token and the patches [B, 1 + patches, width]."""
         batch, size, _, _ = pixels.shape
         patch, grid = self.patch_size, size // self.patch_size
         x = pixels.reshape(batch, grid, patch, grid, patch, 3).transpose(0, 1, 3, 2, 4, 5)
         x = self.patch(x.reshape(batch, grid * grid, 3 * patch * patch))
         token = jnp.broadcast_to(self.class_embedding[...], (batch, 1, x.shape[-1]))
         x = self.ln_pre(jnp.concatenate([token, x], axis=1) + self.positional_embedding[...][None])
+        found = []
         for block in self.blocks:
             x = block(x, causal=False)
-        return self.proj(self.ln_post(x[:, 0]))
+            found.append(x)
+        return found
 
 
 class TextTower(nnx.Module):

@@ -27,11 +27,33 @@ _VISIBLE = 0.02  # of a range of 2: two and a half grey levels
 
 
 class HeldOut(NamedTuple):
-    """Faces without the attributes asked for: latents [N, Z_DIM], true regions [N, h, w, 1], the attributes' names."""
+    """Faces without the attributes asked for: latents [N, Z_DIM], true regions [N, h, w, 1], the attributes' names.
+
+    `change` [N, h, w, 3] is what the ideal edit adds to each face's drawing.
+    """
 
     z: Array
     region: Array
     attributes: list[str]
+    change: Array
+
+
+class Judged(NamedTuple):
+    """What is known of each edited face: one number a face, [N] each, of which the metrics are sums and ratios."""
+
+    hits: dict[str, np.ndarray]  # by attribute asked for: whether the classifier now sees it
+    change: np.ndarray  # the absolute change of all pixels, summed
+    outside: np.ndarray  # that part of it that falls outside the true region
+    drifted: np.ndarray  # how many other attributes changed
+    others: np.ndarray  # how many other attributes the face has
+    identity: np.ndarray  # cosine of the embeddings
+    missed: np.ndarray  # the absolute difference from the ideal change, summed
+    ideal: np.ndarray  # the absolute ideal change, summed
+
+    @property
+    def succeeded(self) -> np.ndarray:
+        """Whether the face has all that was asked for."""
+        return np.all(list(self.hits.values()), axis=0)
 
 
 def held_out(prompt: str, count: int = 200, seed: int = HELD_OUT_SEED) -> HeldOut | None:
@@ -45,7 +67,8 @@ def held_out(prompt: str, count: int = 200, seed: int = HELD_OUT_SEED) -> HeldOu
     if len(rows) < count:
         raise ValueError(f"only {len(rows)} of the {count} faces wanted lack all of {names}; ask for fewer attributes")
     before, ideal = jax.tree.map(lambda values: values[rows], (before, ideal))
-    return HeldOut(z[rows], true_region(before, ideal), names)
+    region, change = _true_change(before, ideal)
+    return HeldOut(z[rows], region, names, change)
 
 
 # Compiled as wholes: one by one, these small operations take longer to compile than all of them together.
@@ -58,13 +81,15 @@ def _ideal(names: tuple[str, ...], z: Array) -> tuple[Face, Face, Array]:
 
 
 @jax.jit
-def true_region(before: Face, after: Face) -> Array:
-    """Where the drawings of two batches of faces differ, dilated by 3 px: 0 or 1, [B, h, w, 1]."""
+def _true_change(before: Face, after: Face) -> tuple[Array, Array]:
+    """How the drawings of two batches differ: where, dilated by 3 px, 0 or 1 [B, h, w, 1]; by how much [B, h, w, 3]."""
     both = jax.tree.map(lambda *faces: jnp.concatenate(faces), before, after)
     drawn_before, drawn_after = jnp.split(render(both)[0], 2)
-    change = jnp.max(jnp.abs(drawn_before - drawn_after), axis=-1, keepdims=True) > _VISIBLE
+    change = drawn_after - drawn_before
+    visible = (jnp.max(jnp.abs(change), axis=-1, keepdims=True) > _VISIBLE).astype(jnp.float32)
     window = 2 * _DILATION + 1
-    return jax.lax.reduce_window(change.astype(jnp.float32), 0.0, jax.lax.max, (1, window, window, 1), (1,) * 4, "SAME")
+    region = jax.lax.reduce_window(visible, 0.0, jax.lax.max, (1, window, window, 1), (1,) * 4, "SAME")
+    return region, change
 
 
 @jax.jit
@@ -78,7 +103,34 @@ def _answers(classifier: Classifier, images: Array) -> dict[str, np.ndarray]:
 
 @jax.jit
 def _likeness(identity: Identity, a: Array, b: Array) -> Array:
-    return jnp.mean(cosine(identity.embed(a), identity.embed(b)))
+    return cosine(identity.embed(a), identity.embed(b))
+
+
+def judge(classifier: Classifier, identity: Identity, asked: HeldOut, original: Array, edited: Array) -> Judged:
+    """What is known of each of the held-out faces, from its images [N, h, w, 3] before and after the edit."""
+    before, after = _answers(classifier, original), _answers(classifier, edited)
+    hits = {}
+    for name in asked.attributes:
+        group, values = ATTRIBUTES[name]
+        hits[name] = np.isin(after[group], [GROUPS[group].index(v) for v in values])
+    edited_groups = {ATTRIBUTES[name][0] for name in asked.attributes}
+    groups = [group for group in GROUPS if group not in edited_groups]
+    counted = {group: np.ones(len(original), bool) for group in groups}
+    if "hair_colour" in groups:  # bald heads have no hair colour to change
+        counted["hair_colour"] = (before["hair_style"] != 0) & (after["hair_style"] != 0)
+    difference = np.asarray(edited) - np.asarray(original)
+    change = np.abs(difference)
+    pixels = (1, 2, 3)
+    return Judged(
+        hits=hits,
+        change=change.sum(axis=pixels),
+        outside=(change * (1 - np.asarray(asked.region))).sum(axis=pixels),
+        drifted=np.sum([counted[group] & (before[group] != after[group]) for group in groups], axis=0),
+        others=np.sum([counted[group] for group in groups], axis=0),
+        identity=np.asarray(_likeness(identity, original, edited)),
+        missed=np.abs(difference - np.asarray(asked.change)).sum(axis=pixels),
+        ideal=np.abs(np.asarray(asked.change)).sum(axis=pixels),
+    )
 
 
 def score(
@@ -88,25 +140,17 @@ def score(
 
     success: share of faces that the classifier gives every attribute asked for (and each one's own share);
     leak: share of the absolute pixel change that falls outside the true regions; identity: mean cosine of embeddings;
-    drift: share of the other attributes whose answer the edit changed.
+    drift: share of the other attributes whose answer the edit changed; distance: the absolute difference from the ideal
+    change, relative to that change (0 is the ideal edit, 1 is as far from it as no edit).
     """
-    before, after = _answers(classifier, original), _answers(classifier, edited)
-    hits = {}
-    for name in asked.attributes:
-        group, values = ATTRIBUTES[name]
-        hits[name] = np.isin(after[group], [GROUPS[group].index(v) for v in values])
-    change = np.abs(np.asarray(edited) - np.asarray(original))
-    edited_groups = {ATTRIBUTES[name][0] for name in asked.attributes}
-    changed = [before[g] != after[g] for g in GROUPS if g not in edited_groups | {"hair_colour"}]
-    if "hair_colour" not in edited_groups:  # bald heads have no hair colour to change
-        haired = (before["hair_style"] != 0) & (after["hair_style"] != 0)
-        changed.append((before["hair_colour"] != after["hair_colour"])[haired])
+    judged = judge(classifier, identity, asked, original, edited)
     return {
-        "success": float(np.mean(np.all(list(hits.values()), axis=0))),
-        "leak": float(np.sum(change * (1 - np.asarray(asked.region))) / max(np.sum(change), 1e-6)),
-        "identity": float(_likeness(identity, original, edited)),
-        "drift": float(np.mean(np.concatenate(changed))),
-        "success_of": {name: float(np.mean(hit)) for name, hit in hits.items()},
+        "success": float(judged.succeeded.mean()),
+        "leak": float(judged.outside.sum() / max(judged.change.sum(), 1e-6)),
+        "identity": float(judged.identity.mean()),
+        "drift": float(judged.drifted.sum() / judged.others.sum()),
+        "distance": float(judged.missed.sum() / judged.ideal.sum()),
+        "success_of": {name: float(hit.mean()) for name, hit in judged.hits.items()},
         "faces": len(original),
     }
 

@@ -1,0 +1,341 @@
+"""Measuring edits: which cells (a method on a prompt) there are, and what is measured of each.
+
+Faces are resampled for the intervals; the training is the one that there is.
+"""
+
+import dataclasses
+import functools
+import itertools
+import json
+import re
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import ml_collections
+import numpy as np
+
+from coral_jax import metrics, weights
+from coral_jax.artifact import BATCH, Edit, load_edit, write_json
+from coral_jax.commands import NonFiniteError
+from coral_jax.config import make, resolve
+from coral_jax.domains import Domain
+from coral_jax.features import Embedder
+from coral_jax.figures import face_image, layer_shares, layer_tile, overlay, to_pixels
+from coral_jax.latents import w_plus_of_seeds
+from coral_jax.logs import clock, read_metrics
+from coral_jax.losses import cosine
+from coral_jax.metrics import Estimate
+from coral_jax.outputs import area_weighted_layer
+from coral_jax.references import pictures
+from coral_jax.step import init_state
+from coral_jax.training import train
+from coral_jax.workdir import finished
+
+FORMAT = 1  # of evaluation.json: another number, and cells are measured again
+FIRST_SEED = 1_000_000  # of the faces to measure on where no truth chooses them
+SHOWN, SHOWN_SIZE, MASK_SIZE = 5, 128, 64  # faces on comparison sheets; pixels of their tiles, and of masks in the report
+QUALITY = 0.95  # the share of the final CLIP gain that is "desirable quality"
+
+
+class Cell(NamedTuple):
+    """A method on a prompt: its config, what that resolves to, and the folder of its run."""
+
+    method: str
+    prompt: str
+    config: ml_collections.ConfigDict
+    settings: dict
+    folder: Path
+
+
+class Subjects(NamedTuple):
+    """The faces that a prompt is measured on: codes [N, n_latent, w_dim], the prompt's CLIP features, the truth if known."""
+
+    w_plus: np.ndarray
+    text: jax.Array
+    asked: object | None  # toons.truth.HeldOut
+
+
+def plan(methods: list[str], prompts: list[str], domain: Domain, weights_dir: str | None, out: Path) -> list[Cell]:
+    """The cells of methods x prompts.  A method is a name, or one with fields of its config: "NAME:FIELD=VALUE;FIELD=VALUE".
+
+    ValueError, before anything is trained, for what the domain cannot run.
+    """
+    cells = []
+    for method, prompt in itertools.product(dict.fromkeys(methods), dict.fromkeys(prompts)):
+        name, _, fields = method.partition(":")
+        config = make(prompt, ",".join([f"method={name}", f"domain={domain.name}", *fields.split(";")]))
+        config.weights_dir = weights_dir
+        chosen = resolve(config, domain.settings)
+        # Fifty rows of the log or more, so that the time to quality is known to a fiftieth of the run.
+        config.log_every = max(1, min(config.log_every, chosen.steps // 50))
+        frozen = domain.frozen(prompt, config.segmenter)
+        jax.eval_shape(init_state, chosen.step, frozen, jax.random.key(0))
+        settings = dataclasses.asdict(chosen.step) | {"steps": chosen.steps, "tau": chosen.tau, "seed": config.seed}
+        settings |= {"segmenter": config.segmenter, "dtype": config.dtype}
+        cells.append(Cell(method, prompt, config, settings, cell_folder(out, method, prompt)))
+    folders = [cell.folder for cell in cells]
+    if len(set(folders)) < len(folders):
+        raise ValueError("two of the prompts or methods differ only in signs that file names cannot hold; leave one out")
+    return cells
+
+
+def cell_folder(out: Path, method: str, prompt: str) -> Path:
+    """Folder of the run and the measurements of a cell."""
+    return out / file_name(method) / file_name(prompt)
+
+
+def file_name(text: str) -> str:
+    """A method or prompt as the name of a file or folder."""
+    return re.sub(r"[^\w.=-]+", "_", text)
+
+
+class Judge:
+    """Measures edits on the same faces of each prompt."""
+
+    def __init__(self, domain: Domain, embedder: Embedder, num_images: int, reference: str | None):
+        """`reference`: pictures to compare edited faces with besides the unedited ones, as `references.pictures` reads them."""
+        if num_images < 2:
+            raise ValueError(f"num_images is {num_images}; give at least 2, such as --num_images=200")
+        self._domain, self._embedder, self._count, self._source = domain, embedder, num_images, reference
+        # Looked up at once, and embedded when the first cell needs it: a wrong name must not show after hours.
+        self._pictures = None if reference is None else pictures(reference)
+        self.subjects = functools.cache(self._subjects)
+
+    def key(self, cell: Cell) -> dict:
+        """All that decides a cell's results."""
+        return {
+            "format": FORMAT,
+            "settings": cell.settings,
+            "domain_fingerprint": self._domain.fingerprint,
+            "num_images": self._count,
+            "features": self._embedder.fingerprint,
+            "reference": self._source,
+        }
+
+    def measure(self, cell: Cell, edit: Edit) -> dict:
+        """Measure a trained edit, write evaluation.json and samples.safetensors beside it; returns the former."""
+        begun = time.monotonic()
+        subjects = self.subjects(cell.prompt)
+        faces, features, shown = self._observe(edit, subjects)
+        areas = faces.pop("areas", np.ones((1, 0))).mean(axis=0)
+        if areas.min(initial=1) == 1:  # masks of one everywhere are no masks, and have no outside
+            areas = []
+            faces.pop("outside_mask", None)
+        found = _estimates(faces) | self._distances(*features)
+        found |= training_time(read_metrics(cell.folder / "metrics.jsonl"))
+        resolutions = [layer.resolution for layer in self._domain.generator.layers[: len(areas)]]
+        norms = edit.delta_norms(subjects.w_plus) if len(areas) else []
+        shares = layer_shares(resolutions, [np.full((1, 1, 1), area) for area in areas], norms) if len(areas) else []
+        if (layer := area_weighted_layer(shares)) is not None:
+            found["mean_layer"] = Estimate(layer)
+        weights.save_tensors(cell.folder / "samples.safetensors", _samples(shown, shares), {})
+        record = {
+            "key": self.key(cell) | {"edit": _edit_print(cell.folder)},
+            "method": cell.method,
+            "prompt": cell.prompt,
+            "metrics": {name: value._asdict() for name, value in found.items()},
+            "layers": [share._asdict() for share in shares],
+            "seconds": finished(cell.folder)["seconds_total"] + time.monotonic() - begun,
+        }
+        write_json(cell.folder / "evaluation.json", record)
+        return record
+
+    @functools.cached_property
+    def _reference(self) -> np.ndarray | None:
+        return None if self._pictures is None else self._embedder.features(self._pictures.images)
+
+    @functools.cached_property
+    def _classifier(self) -> object:
+        return self._domain.classifier()
+
+    def _subjects(self, prompt: str) -> Subjects:
+        domain = self._domain
+        asked = None
+        if domain.name == "toons":
+            from coral_jax.toons import truth  # the renderer and the classifier are of no use elsewhere
+
+            asked = truth.held_out(prompt, self._count)
+        if asked is not None:
+            w_plus = np.asarray(domain.generator.broadcast(domain.generator.mapping(asked.z)))
+        else:
+            seeds = list(range(FIRST_SEED, FIRST_SEED + self._count))
+            w_plus = w_plus_of_seeds(domain.generator, seeds, domain.settings.get("truncation", 1.0))
+        return Subjects(w_plus, domain.frozen(prompt).text, asked)
+
+    def _observe(self, edit: Edit, subjects: Subjects) -> tuple[dict, tuple[np.ndarray, np.ndarray], dict]:
+        """Numbers of each face, by name [N]; features of unedited and edited faces; the first few images and masks.
+
+        Faces are drawn eight at a time, so that memory does not grow with their number.
+        """
+        numbers, features, shown = [], ([], []), []
+        for start in range(0, self._count, BATCH):
+            rows = np.minimum(np.arange(start, start + BATCH), self._count - 1)  # the last batch is filled up
+            kept = min(BATCH, self._count - start)
+            original, edited, masks = edit.apply(subjects.w_plus[rows])
+            of_faces = self._numbers(subjects, rows, original, edited, tuple(masks))
+            numbers.append({name: value[:kept] for name, value in of_faces.items()})
+            for images, found in zip((original, edited), features, strict=True):
+                found.append(self._embedder.features([to_pixels(image) for image in images[:kept]]))
+            if start < SHOWN:
+                shown.append({"original": original[:kept], "edited": edited[:kept], "masks": [m[:kept] for m in masks]})
+        joined = {name: np.concatenate([part[name] for part in numbers]) for name in numbers[0]}
+        first = jax.tree.map(lambda *parts: np.concatenate(parts)[:SHOWN], *shown)
+        return joined, tuple(np.concatenate(found) for found in features), first
+
+    def _numbers(
+        self, subjects: Subjects, rows: np.ndarray, original: np.ndarray, edited: np.ndarray, masks: tuple[np.ndarray, ...]
+    ) -> dict[str, np.ndarray]:
+        clip, identity, asked = self._domain.clip, self._domain.identity, subjects.asked
+        numbers = {
+            "clip_gain": _clip_gain(clip, subjects.text, original, edited),
+            "changed": metrics.share_changed(original, edited),
+        }
+        if identity is not None:
+            numbers["identity"] = _likeness(identity, original, edited)
+        if masks:
+            numbers["outside_mask"] = metrics.distance_outside(clip, original, edited, metrics.union_of(masks, original))
+            numbers["areas"] = np.stack([mask.mean(axis=(1, 2)) for mask in masks], axis=1)
+        if asked is not None:
+            from coral_jax.toons import truth
+
+            numbers["outside_truth"] = metrics.distance_outside(clip, original, edited, asked.region[rows])
+            here = asked._replace(z=asked.z[rows], region=asked.region[rows], change=asked.change[rows])
+            judged = truth.judge(self._classifier, identity, here, original, edited)
+            names = ("change", "outside", "drifted", "others", "missed", "ideal")
+            numbers |= {"succeeded": judged.succeeded} | {name: getattr(judged, name) for name in names}
+        return {name: np.asarray(value) for name, value in numbers.items()}
+
+    def _distances(self, unedited: np.ndarray, edited: np.ndarray) -> dict[str, Estimate]:
+        frechet, kernel = self._embedder.frechet, self._embedder.kernel
+        found = {
+            frechet: metrics.frechet_estimate(edited, unedited, paired=True),
+            kernel: metrics.kernel_estimate(edited, unedited, paired=True),
+        }
+        if self._reference is not None:
+            found[f"{frechet}_reference"] = metrics.frechet_estimate(edited, self._reference, paired=False)
+            found[f"{kernel}_reference"] = metrics.kernel_estimate(edited, self._reference, paired=False)
+        return found
+
+
+# Metrics that are the sum of one number a face over the sum of another.
+_RATIOS = {
+    "success": ("succeeded", None), "leak": ("outside", "change"), "drift": ("drifted", "others"),
+    "distance": ("missed", "ideal"), "clip_gain": ("clip_gain", None), "identity": ("identity", None),
+    "outside_truth": ("outside_truth", None), "outside_mask": ("outside_mask", None), "changed": ("changed", None),
+}  # fmt: skip
+
+
+def _estimates(faces: dict[str, np.ndarray]) -> dict[str, Estimate]:
+    return {
+        name: metrics.ratio(faces[top], None if bottom is None else faces[bottom])
+        for name, (top, bottom) in _RATIOS.items()
+        if top in faces
+    }
+
+
+def smoothed(rows: list[dict]) -> tuple[np.ndarray, np.ndarray]:
+    """Seconds of training and CLIP loss at each row of a metrics.jsonl; the loss as a running mean over a twentieth of them.
+
+    Both are empty where the loss is not logged.
+    """
+    if not rows or "loss/clip" not in rows[0]:
+        return np.zeros(0), np.zeros(0)
+    steps = np.array([row["step"] for row in rows], float)
+    seconds = np.cumsum(np.diff(steps, prepend=0.0) * np.array([row["seconds_per_step"] for row in rows]))
+    loss = np.array([row["loss/clip"] for row in rows])
+    half = len(rows) // 40
+    return seconds, np.array([loss[max(0, i - half) : i + half + 1].mean() for i in range(len(rows))])
+
+
+def training_time(rows: list[dict]) -> dict[str, Estimate]:
+    """Seconds of training, and to "desirable quality" (Table 1), from a run's metrics.jsonl; compiling is not in them.
+
+    Quality is reached where the smoothed CLIP loss has first fallen by 95 % of what it falls from the first row to the
+    mean of the last tenth.  Left out where it does not fall, or is not logged.
+    """
+    seconds, smooth = smoothed(rows)
+    if not len(seconds):
+        return {}
+    loss = np.array([row["loss/clip"] for row in rows])
+    gain = loss[0] - loss[-max(1, len(rows) // 10) :].mean()
+    reached = np.flatnonzero(loss[0] - smooth >= QUALITY * gain)
+    found = {"seconds": Estimate(float(seconds[-1]))}
+    return found | {"seconds_to_quality": Estimate(float(seconds[reached[0]]))} if gain > 0 and len(reached) else found
+
+
+@jax.jit
+def _clip_gain(clip: object, text: jax.Array, original: jax.Array, edited: jax.Array) -> jax.Array:
+    return cosine(clip.encode_image(edited), text) - cosine(clip.encode_image(original), text)
+
+
+@jax.jit
+def _likeness(identity: object, original: jax.Array, edited: jax.Array) -> jax.Array:
+    return cosine(identity.embed(original), identity.embed(edited))
+
+
+def _samples(shown: dict, shares: list) -> dict[str, np.ndarray]:
+    """Tiles for sheets and the report: original, edited and where [F, t, t, 3]; layers [n, m, m, 3] of the first face."""
+    tiles = {
+        name: np.stack([np.asarray(face_image(face, SHOWN_SIZE)) for face in shown[name]]) for name in ("original", "edited")
+    }
+    masks = shown["masks"]
+    if shares:
+        where = [overlay(face, [mask[i] for mask in masks], shares) for i, face in enumerate(shown["original"])]
+        tiles["where"] = np.stack([np.asarray(tile.resize((SHOWN_SIZE, SHOWN_SIZE))) for tile in where])
+        face = shown["original"][0]
+        layers = [layer_tile(face, mask[0], share, len(shares), MASK_SIZE) for mask, share in zip(masks, shares, strict=True)]
+        tiles["layers"] = np.stack([np.asarray(tile) for tile in layers])
+    return tiles
+
+
+def read(folder: Path, key: dict) -> dict | None:
+    """evaluation.json of a cell that is finished, and was measured as `key` says; else None."""
+    path = folder / "evaluation.json"
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        return record if record["key"] == key | {"edit": _edit_print(folder)} else None
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _edit_print(folder: Path) -> str:
+    """Fingerprint of the edit's weights, as edit.json has it."""
+    return json.loads((folder / "edit" / "edit.json").read_text(encoding="utf-8"))["weights_sha256"]
+
+
+def evaluate(cells: list[Cell], judge: Judge, tabulate: Callable[[list[dict]], None]) -> tuple[list[dict], list[str]]:
+    """Train and measure every cell that is not finished; `tabulate` gets the records so far, after each cell.
+
+    Returns all records, and a line for each cell whose training ended in values that are not finite: others go on.
+    """
+    records = {(cell.method, cell.prompt): read(cell.folder, judge.key(cell)) for cell in cells}
+    done = [record for record in records.values() if record is not None]
+    left = [cell for cell in cells if records[cell.method, cell.prompt] is None]
+    failed = []
+    if done:
+        tabulate(done)
+    for index, cell in enumerate(left):
+        _announce(cell, left[index:], len(cells), done)
+        try:
+            train(cell.config, cell.folder)
+        except NonFiniteError as error:
+            failed.append(f"{cell.method}, {cell.prompt}: {error}")
+            print(f"failed: {failed[-1]}", file=sys.stderr)
+            continue
+        records[cell.method, cell.prompt] = judge.measure(cell, load_edit(cell.folder, cell.config.weights_dir))
+        done = [record for record in records.values() if record is not None]
+        tabulate(done)
+    return done, failed
+
+
+def _announce(cell: Cell, left: list[Cell], total: int, done: list[dict]) -> None:
+    """What is next and how long all that is left will take, by the time that cells of the same methods took."""
+    known = {method: [r["seconds"] for r in done if r["method"] == method] for method in {r["method"] for r in done}}
+    rough = [seconds for times in known.values() for seconds in times]
+    expected = sum(float(np.mean(known.get(other.method, rough))) for other in left) if rough else None
+    time_left = "" if expected is None else f", about {clock(expected)} left"
+    print(f"[{total - len(left) + 1}/{total}{time_left}] {cell.method}, {cell.prompt}", file=sys.stderr, flush=True)

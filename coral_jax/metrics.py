@@ -1,0 +1,195 @@
+"""Measures of edits that need no truth: distances between sets of images, distances between images, their uncertainty.
+
+Distances of sets are clean-fid's (Parmar et al. 2022): Frechet distance (FID on Inception's features) and kernel distance
+(KID).  Estimates come with 95 % intervals from resampling faces; they say nothing of how another training would end.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+
+from coral_jax.models.clip import CLIP
+
+LEVEL = 0.95  # of intervals
+VISIBLE = 0.02  # of images' range of 2: two and a half grey levels
+SUBSETS, SUBSET_SIZE = 100, 1000  # of KID, as clean-fid
+_REPLICATES = {"ratio": 2000, "set": 200}
+
+
+class Estimate(NamedTuple):
+    """A measured value and its interval; the ends are None where faces are not what makes it uncertain."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+# ---- sets of images --------------------------------------------------------------------------------------------------
+
+
+def clean_resize(image: np.ndarray, size: int = 299) -> np.ndarray:
+    """Picture uint8 [H, W, 3] -> float32 [size, size, 3] in 0..255: each channel bicubic in float, as clean-fid does.
+
+    Not rounded to whole levels again; what bicubic overshoots is clipped.
+    """
+    channels = [
+        np.asarray(Image.fromarray(image[..., c].astype(np.float32)).resize((size, size), Image.Resampling.BICUBIC))
+        for c in range(3)
+    ]
+    return np.stack(channels, axis=-1).clip(0, 255)
+
+
+def frechet_distance(x: np.ndarray, y: np.ndarray) -> float:
+    """Frechet distance of the normal distributions of features x [N, D] and y [M, D], in float64.
+
+    |mean_x - mean_y|^2 + tr(C_x + C_y - 2 (C_x C_y)^(1/2)).  With C_x = A'A and C_y = B'B (rows of A and B are the centred
+    features), the last trace is the sum of the singular values of AB': no matrix root, and none of the trouble that
+    roots of singular covariances (fewer images than features) make, so that clean-fid's 1e-6 on the diagonal is not needed.
+    ValueError for fewer than two rows.
+    """
+    if min(len(x), len(y)) < 2:
+        raise ValueError(f"a Frechet distance of {len(x)} and {len(y)} images; give at least 2 of each")
+    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    a, b = _root(x), _root(y)
+    between = np.sum((x.mean(axis=0) - y.mean(axis=0)) ** 2)
+    overlap = np.linalg.svd(a @ b.T, compute_uv=False).sum()
+    return float(max(between + np.sum(a**2) + np.sum(b**2) - 2 * overlap, 0.0))
+
+
+def _root(x: np.ndarray) -> np.ndarray:
+    """A [min(N, D), D] with A'A the covariance of x [N, D]."""
+    centred = (x - x.mean(axis=0)) / np.sqrt(len(x) - 1)
+    return np.linalg.qr(centred, mode="r") if len(x) > x.shape[1] else centred
+
+
+def kernel_distance(x: np.ndarray, y: np.ndarray, *, paired: bool = False) -> float:
+    """KID: the unbiased squared MMD of features x [N, D] and y [M, D] under the kernel (x.y / D + 1)^3.
+
+    The mean over 100 random subsets of 1000 rows as clean-fid, or of all rows where there are fewer.  `paired`: row i of
+    both is one face, edited and not; such pairs are alike for another reason, and are left out of the kernel's mean.
+    """
+    if min(len(x), len(y)) < 2:
+        raise ValueError(f"a kernel distance of {len(x)} and {len(y)} images; give at least 2 of each")
+    if max(len(x), len(y)) <= SUBSET_SIZE:
+        return _mmd(x, y, paired)
+    rng, found = np.random.default_rng(0), []
+    for _ in range(SUBSETS):
+        rows = rng.choice(len(x), min(SUBSET_SIZE, len(x)), replace=False)
+        others = rows if paired else rng.choice(len(y), min(SUBSET_SIZE, len(y)), replace=False)
+        found.append(_mmd(x[rows], y[others], paired))
+    return float(np.mean(found))
+
+
+def _kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return (np.asarray(x, np.float64) @ np.asarray(y, np.float64).T / x.shape[1] + 1) ** 3
+
+
+def _apart(kernel: np.ndarray, counts: np.ndarray) -> float:
+    """Mean of a kernel [N, N] over pairs of different rows, where row i counts counts[i] times."""
+    pairs = counts.sum() ** 2 - np.sum(counts**2)
+    return float((counts @ kernel @ counts - counts**2 @ np.diag(kernel)) / pairs)
+
+
+def _mmd(x: np.ndarray, y: np.ndarray, paired: bool) -> float:
+    across, ones = _kernel(x, y), np.ones(len(x))
+    within = _apart(_kernel(x, x), ones) + _apart(_kernel(y, y), np.ones(len(y)))
+    return within - 2 * (_apart(across, ones) if paired else float(across.mean()))
+
+
+# ---- pairs of images -------------------------------------------------------------------------------------------------
+
+
+@jax.jit
+def share_changed(original: jax.Array, edited: jax.Array) -> jax.Array:
+    """Share of pixels of images [B, h, w, 3] that changed visibly in some channel: [B]."""
+    return jnp.mean(jnp.max(jnp.abs(edited - original), axis=-1) > VISIBLE, axis=(1, 2))
+
+
+@jax.jit
+def perceptual_distance(clip: CLIP, a: jax.Array, b: jax.Array) -> jax.Array:
+    """How different images a and b [B, h, w, 3] look: [B], 0 for equal ones, at most 4.
+
+    LPIPS (Zhang et al. 2018) on CLIP's vision tower and without learned weights: the patch tokens after every block are
+    scaled to unit length; the squared distance of the two images' tokens, mean over patches and blocks.
+    """
+    pixels = clip.preprocess(jnp.concatenate([a, b]))
+    distances = []
+    for tokens in clip.vision.tokens(pixels.astype(clip.vision.patch.kernel.dtype)):
+        patches = tokens[:, 1:].astype(jnp.float32)  # without the class token
+        unit = patches / jnp.maximum(jnp.linalg.norm(patches, axis=-1, keepdims=True), 1e-6)
+        first, second = jnp.split(unit, 2)
+        distances.append(jnp.mean(jnp.sum(jnp.square(first - second), axis=-1), axis=1))
+    return jnp.mean(jnp.stack(distances), axis=0)
+
+
+@jax.jit
+def distance_outside(clip: CLIP, original: jax.Array, edited: jax.Array, inside: jax.Array) -> jax.Array:
+    """`perceptual_distance` made by what changes outside a mask `inside` [B, h, w, 1] in [0, 1]: [B].
+
+    Attention carries a change in one patch to the tokens of all others, so the change inside is taken back first.
+    """
+    return perceptual_distance(clip, original, inside * original + (1 - inside) * edited)
+
+
+@jax.jit
+def union_of(masks: tuple[jax.Array, ...], like: jax.Array) -> jax.Array:
+    """The largest mask of any layer at each pixel: masks [B, h, w] -> [B, H, W, 1] of images `like` [B, H, W, 3]."""
+    shape = like.shape[:3]
+    return jnp.max(jnp.stack([jax.image.resize(mask, shape, "linear") for mask in masks]), axis=0)[..., None].clip(0, 1)
+
+
+# ---- uncertainty -----------------------------------------------------------------------------------------------------
+
+
+def ratio(numerator: np.ndarray, denominator: np.ndarray | None = None) -> Estimate:
+    """Sum over sum of two numbers a face, [N] each (the mean without a denominator), with its bootstrap interval."""
+    numerator = np.asarray(numerator, np.float64)
+    denominator = np.ones(len(numerator)) if denominator is None else np.asarray(denominator, np.float64)
+
+    def over(rows: np.ndarray) -> np.ndarray:
+        return numerator[rows].sum(axis=-1) / np.maximum(denominator[rows].sum(axis=-1), 1e-6)
+
+    drawn = over(_resamples(len(numerator), _REPLICATES["ratio"]))
+    low, high = np.quantile(drawn, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
+    return Estimate(float(over(np.arange(len(numerator)))), float(low), float(high))
+
+
+def frechet_estimate(x: np.ndarray, y: np.ndarray, *, paired: bool) -> Estimate:
+    """`frechet_distance` of edited x and others y, with its interval; without `paired`, y is given and not resampled."""
+    value = frechet_distance(x, y)
+    estimate = _around(value, len(x), lambda rows: frechet_distance(x[rows], y[rows] if paired else y))
+    return estimate._replace(low=max(estimate.low, 0.0))
+
+
+def kernel_estimate(x: np.ndarray, y: np.ndarray, *, paired: bool) -> Estimate:
+    """`kernel_distance` of edited x and others y, with its interval; without `paired`, y is given and not resampled."""
+    if paired:
+        kernel, toward_others = _kernel(x, x) + _kernel(y, y) - _kernel(x, y) - _kernel(x, y).T, np.zeros(len(x))
+    else:  # what y is among itself moves the value, not its spread
+        kernel, toward_others = _kernel(x, x), _kernel(x, y).mean(axis=1)
+
+    def statistic(rows: np.ndarray) -> float:
+        counts = np.bincount(rows, minlength=len(x)).astype(np.float64)
+        return _apart(kernel, counts) - 2 * counts @ toward_others / len(rows)
+
+    return _around(kernel_distance(x, y, paired=paired), len(x), statistic)
+
+
+def _around(value: float, count: int, statistic: Callable[[np.ndarray], float]) -> Estimate:
+    """The spread of a statistic of resampled rows, laid around the value.
+
+    A resample holds faces twice, which shifts distances between sets (the Frechet distance grows), so its quantiles are
+    taken from its own mean.
+    """
+    drawn = np.array([statistic(rows) for rows in _resamples(count, _REPLICATES["set"])])
+    low, high = np.quantile(drawn, ((1 - LEVEL) / 2, (1 + LEVEL) / 2)) - drawn.mean()
+    return Estimate(value, float(value + low), float(value + high))
+
+
+def _resamples(count: int, replicates: int) -> np.ndarray:
+    """Rows drawn with replacement [replicates, count], the same ones every time."""
+    return np.random.default_rng(0).integers(count, size=(replicates, count))

@@ -1,0 +1,213 @@
+"""Comparing methods: cells, what is measured and when again, tables, sheets, the report."""
+
+import csv
+import json
+import xml.etree.ElementTree as ET
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from absl import flags
+from conftest import quick_compile
+from PIL import Image
+
+from coral_jax import charts, evaluate, evaluation
+from coral_jax.commands import NonFiniteError
+from coral_jax.evaluation import Judge, cell_folder, plan, training_time
+from coral_jax.features import embedder
+from coral_jax.tables import columns_of, means_of, write_tables
+
+METHODS = ["segment_global", "attention_global:steps=3;lambda_area=0"]
+PROMPTS = ["surprised", "blue eyes"]
+
+
+@pytest.fixture(scope="module")
+def arguments(weights_dir, tmp_path_factory):
+    out = tmp_path_factory.mktemp("evaluation")
+    return ["evaluate", f"--methods={','.join(METHODS)}", f"--prompts={','.join(PROMPTS)}", "--domain=tiny",
+            f"--weights_dir={weights_dir}", "--num_images=10", f"--out={out}", "--report"]  # fmt: skip
+
+
+def command(arguments):
+    """Run the command line in this process."""
+    flags.FLAGS.unparse_flags()
+    flags.FLAGS(arguments)
+    try:
+        evaluate.main()
+    finally:
+        flags.FLAGS.unparse_flags()
+        for name in ("methods", "prompts", "suite", "domain", "weights_dir", "num_images", "reference", "out", "report"):
+            flags.FLAGS[name].unparse()
+
+
+@pytest.fixture(scope="module")
+def evaluated(arguments, tmp_path_factory):
+    with quick_compile():
+        command(arguments)
+    out = evaluate.Path(arguments[-2].removeprefix("--out="))
+    return SimpleNamespace(out=out, table=json.loads((out / "table.json").read_text()))
+
+
+def test_the_table_has_a_row_a_method_and_prompt_with_intervals(evaluated):
+    rows = evaluated.table["rows"]
+    assert [(row["method"], row["prompt"]) for row in rows] == [(m, p) for m in METHODS for p in PROMPTS]
+    names = {"clip_gain", "changed", "identity", "clip_fd", "clip_kd", "seconds"}
+    for row in rows:
+        assert row.keys() >= names and "success" not in row and "fid" not in row
+        assert all(cell.keys() == {"value", "low", "high"} for name, cell in row.items() if name in columns_of(rows))
+        for name in names - {"seconds"}:
+            assert row[name]["low"] <= row[name]["value"] <= row[name]["high"]
+    assert evaluated.table["metrics"].keys() == columns_of(rows).keys()
+    assert evaluated.table["domain"] == "tiny" and evaluated.table["num_images"] == 10
+
+
+def test_the_other_tables_say_the_same(evaluated):
+    rows = evaluated.table["rows"]
+    flat = list(csv.DictReader((evaluated.out / "table.csv").open()))
+    assert [float(row["clip_fd_high"]) for row in flat] == [row["clip_fd"]["high"] for row in rows]
+    lines = (evaluated.out / "table.md").read_text().splitlines()
+    assert lines[2].startswith("| segment_global | surprised | ") and "no FID" in "".join(lines)
+    assert sum("mean of 2" in line for line in lines) == 2
+
+
+def test_sheets_have_a_row_a_face_and_a_column_a_method(evaluated):
+    sheet = Image.open(evaluated.out / "sheets" / "blue_eyes.png")
+    assert sheet.size[1] > 5 * 2 * 128  # five faces, and their masks
+    assert {path.stem for path in (evaluated.out / "sheets").iterdir()} == {"surprised", "blue_eyes"}
+
+
+def test_the_report_is_one_page_that_reads_as_xml(evaluated):
+    text = (evaluated.out / "report.html").read_text()
+    page = ET.fromstring(text.removeprefix("<!DOCTYPE html>"))
+    assert "http" not in text.replace("http://www.w3.org/2000/svg", "")
+    assert all(image.get("src").startswith("data:image/png;base64,") for image in page.iter("img"))
+    headings = [heading.text for heading in page.iter("h2")]
+    assert headings == ["Table", "CLIP gain against changed", "Loss curves", "Masks per layer", "Faces"]
+    assert len(list(page.iter("{http://www.w3.org/2000/svg}circle"))) >= 4
+
+
+def test_a_finished_cell_is_not_computed_again(evaluated, arguments, monkeypatch):
+    def refuse(*_):
+        raise AssertionError("computed again")
+
+    monkeypatch.setattr(evaluation, "train", refuse)
+    monkeypatch.setattr(Judge, "measure", refuse)
+    command(arguments)
+    assert json.loads((evaluated.out / "table.json").read_text())["rows"] == evaluated.table["rows"]
+    command(["evaluate", f"--out={evaluated.out}", "--report"])
+
+
+def test_what_changes_a_result_makes_its_cell_unfinished(evaluated, domain, weights_dir, tmp_path):
+    cell = plan(METHODS, PROMPTS, domain, str(weights_dir), evaluated.out)[0]
+    features = embedder(domain, None, weights_dir)
+
+    def read(cell=cell, **changes):
+        key = Judge(domain, features, changes.get("num_images", 10), None).key(cell)
+        return evaluation.read(cell.folder, key)
+
+    assert read()["metrics"].keys() == evaluated.table["rows"][0].keys() - {"method", "prompt"}
+    assert read(num_images=11) is None
+    assert read(cell._replace(settings=cell.settings | {"lambda_l2": 1.0})) is None
+    assert read(cell._replace(folder=tmp_path)) is None
+
+
+def test_a_cell_that_fails_does_not_stop_the_others(evaluated, domain, weights_dir, monkeypatch, capsys):
+    cells = plan(METHODS[:1], [*PROMPTS, "beard"], domain, str(weights_dir), evaluated.out)
+
+    def fail(config, folder):
+        raise NonFiniteError("the loss term clip is nan at step 2")
+
+    monkeypatch.setattr(evaluation, "train", fail)
+    tabulated = []
+    judge = Judge(domain, embedder(domain, None, weights_dir), 10, None)
+    records, failed = evaluation.evaluate(cells, judge, tabulated.append)
+    assert [record["prompt"] for record in records] == PROMPTS and tabulated == [records]
+    assert failed == ["segment_global, beard: the loss term clip is nan at step 2"]
+    assert "[3/3, about " in capsys.readouterr().err
+
+
+def test_no_edit_changes_nothing(domain, weights_dir, trained, tmp_path):
+    class NoEdit:
+        def apply(self, w_plus):
+            image = np.asarray(domain.generator.synthesis(w_plus))
+            return image, image, [np.ones((len(image), 4, 4)), np.ones((len(image), 8, 8))]
+
+    cell = plan(["attention_global"], ["surprised"], domain, str(weights_dir), tmp_path)[0]
+    cell = cell._replace(folder=trained.folder)
+    found = Judge(domain, embedder(domain, None, weights_dir), 9, None).measure(cell, NoEdit())["metrics"]
+    for name, value in (("clip_gain", 0), ("changed", 0), ("identity", 1), ("clip_fd", 0), ("clip_kd", 0)):
+        assert found[name]["value"] == pytest.approx(value, abs=1e-4), name
+    assert "outside_mask" not in found and "mean_layer" not in found  # masks of one are none
+    for name in ("evaluation.json", "samples.safetensors"):
+        (trained.folder / name).unlink()
+
+
+@pytest.mark.parametrize(
+    "methods, prompts, message",
+    [
+        (["segments"], ["happy"], "unknown method 'segments'; choose one of"),
+        (["segment_global:lambda_ara=1"], ["happy"], "lambda_ara=1' after the config file's name"),
+        (["segment_global"], [""], "prompt"),
+        (["segment_global:segmenter=hair"], ["happy"], "no segmenter 'hair'"),
+        (["segment_global"], ["blue eyes", "blue, eyes"], "differ only in signs"),
+    ],
+)
+def test_mistakes_are_found_before_anything_is_trained(domain, tmp_path, methods, prompts, message):
+    with pytest.raises(ValueError, match=message):
+        plan(methods, prompts, domain, None, tmp_path)
+
+
+def test_mistakes_of_the_command_are_explained(weights_dir, tmp_path, domain):
+    base = ["evaluate", "--domain=tiny", f"--weights_dir={weights_dir}", f"--out={tmp_path}"]
+    for more, message in (([], "no prompts; give --prompts=happy,surprised or --suite=table1"),
+                          (["--report"], "holds no evaluation; give the --out of one"),
+                          (["--prompts=happy", "--num_images=1"], "num_images is 1; give at least 2"),
+                          (["--prompts=happy", "--reference=lost"], "there is no folder lost")):  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            command(base + more)
+
+
+def test_time_to_quality_is_when_most_of_the_gain_is_reached():
+    losses = [1.0, 0.8, 0.65, 0.52, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5]
+    rows = [{"step": 10 * i, "loss/clip": loss, "seconds_per_step": 0.2} for i, loss in enumerate(losses, start=1)]
+    found = training_time(rows)
+    assert found["seconds"].value == pytest.approx(20)
+    assert found["seconds_to_quality"].value == pytest.approx(8)  # 0.52 is 96 % of the way
+    assert "seconds_to_quality" not in training_time([row | {"loss/clip": i} for i, row in enumerate(rows)])
+    assert training_time([]) == {}
+
+
+def test_means_are_of_metrics_that_all_prompts_have():
+    def cell(value, width):
+        return {"value": value, "low": value - width, "high": value + width}
+
+    rows = [{"method": "a", "prompt": "p", "leak": cell(0.2, 0.03), "success": cell(1.0, 0.0)},
+            {"method": "a", "prompt": "q", "leak": cell(0.4, 0.04)}]  # fmt: skip
+    (mean,) = means_of(rows)
+    assert mean["prompt"] == "mean of 2" and "success" not in mean
+    assert mean["leak"] == pytest.approx(cell(0.3, 0.025))
+
+
+def test_tables_of_nothing_but_numbers_without_intervals(tmp_path):
+    metrics = {"seconds": {"value": 12.0, "low": None, "high": None}}
+    write_tables(tmp_path, [{"method": "a", "prompt": "p", "metrics": metrics}], {"domain": "tiny"})
+    assert "| a | p | 12 |" in (tmp_path / "table.md").read_text()
+    assert (tmp_path / "table.csv").read_text() == "method,prompt,seconds,seconds_low,seconds_high\na,p,12.0,,\n"
+
+
+def test_charts_are_xml_and_points_lie_where_they_should():
+    points = [charts.Point("a<b", "1", "tip & all", (0.0, None, None), (0.0, None, None)),
+              charts.Point("c", "2", "", (1.0, 0.9, 1.0), (0.5, 0.4, 0.6))]  # fmt: skip
+    tree = ET.fromstring(charts.scatter(points, ["a<b", "c"], ("leak", "success")))
+    first, second = tree.iter("{http://www.w3.org/2000/svg}circle")
+    assert float(first.get("cx")) < float(second.get("cx")) and float(first.get("cy")) > float(second.get("cy"))
+    ET.fromstring(charts.lines([charts.Line("c", [0, 1, 2], [3, 2, 2], (1, 2))], ["c"], ("s", "loss"), "a & b"))
+    ET.fromstring(charts.lines([charts.Line("c", [1], [3], None)], ["c"], ("s", "loss"), "one row"))
+    ET.fromstring(charts.shaded_table({"c": [0.0, 0.004, 1.0]}, ["1", "2", "3"], ["c"], "title"))
+    ET.fromstring(charts.legend(["a<b"]))
+
+
+def test_the_suite_has_all_methods_on_the_papers_prompts():
+    suite = evaluate.SUITES["table1"]
+    assert {"segment_global", "segment_mapper", "attention_global", "attention_mapper"} <= set(suite.methods)
+    assert suite.prompts[:4] == ["happy", "surprised", "blue eyes", "mohawk hairstyle"] and len(suite.prompts) == 6
