@@ -8,5 +8,5 @@ from coral_jax.config import make
 
 def get_config(arg=""):
     """The config of the prompt "curly hair and lipstick"; arg is the text after the colon on the command line."""
-    # Two edits take longer: 360 steps make 43 % of the faces curly, 700 make 76 %.
-    return make("curly hair and lipstick", arg, steps=700, learning_rate=0.05)
+    # CLIP goes on to reward redder lips and other skin after the curls are there: 450 steps leak 0.40, 240 steps 0.09.
+    return make("curly hair and lipstick", arg, steps=240)
