@@ -148,14 +148,17 @@ def _layers(out: Path, rows: list[dict], methods: list[str]) -> str:
         if not shares:
             continue
         longest = max(shares.values(), key=len)
-        names = [f"{layer['layer']}·{layer['resolution']}px" for layer in longest]
+        names = [f"{layer['layer']}·{layer['resolution']}" for layer in longest]
         areas = {method: [layer["area"] for layer in layers] for method, layers in shares.items()}
         parts.append(charts.shaded_table(areas, names, methods, f"{prompt}: share of the image that each layer's mask covers"))
         for method in shares:
             strip = np.concatenate(list(_samples(out, method, prompt)["layers"]), axis=1)
             image = _image(png(Image.fromarray(strip)), f"masks of {method}")
             parts.append(f"<div class='strip'><span>{escape(method)}</span>{image}</div>")
-    note = "Below each table: the masks on one face, coarse layers on the left; grey ones do not carry the edit."
+    note = (
+        "Columns: layer and its pixels a side. Below each table: the masks on one face, coarse layers on the left; grey "
+        "ones do not carry the edit."
+    )
     return f"<h2>Masks per layer</h2><p class='faint'>{note}</p>{''.join(parts)}" if parts else ""
 
 
