@@ -28,7 +28,7 @@ tr.mean td{background:#f5f6f9} .row{display:flex;flex-wrap:wrap;gap:18px} img{ma
 """
 
 
-def write_sheets(out: Path, rows: list[dict], about: str) -> list[Path]:
+def write_sheets(out: Path, rows: list[dict], domain: str) -> list[Path]:
     """Write sheets/PROMPT.png of every prompt: a row a face, a column a method, masks below."""
     paths = []
     for prompt, methods in _by_prompt(rows).items():
@@ -36,7 +36,7 @@ def write_sheets(out: Path, rows: list[dict], about: str) -> list[Path]:
         original = next(iter(samples.values()))["original"]
         edited = {method: tiles["edited"] for method, tiles in samples.items()}
         where = {method: tiles["where"] for method, tiles in samples.items() if "where" in tiles}
-        sheet = comparison_sheet(prompt, about, original, edited, where)
+        sheet = comparison_sheet(prompt, f"{domain}, a column a method", original, edited, where)
         paths.append(out / "sheets" / f"{file_name(prompt)}.png")
         write_bytes(paths[-1], png(sheet))
     return paths
@@ -51,7 +51,7 @@ def write_report(out: Path) -> Path:
     rows = table["rows"]
     methods = list(dict.fromkeys(row["method"] for row in rows))
     about = f"{table['domain']}, {table['num_images']} faces, 95 % intervals from resampling them"
-    sheets = write_sheets(out, rows, about)
+    sheets = write_sheets(out, rows, table["domain"])
     parts = [
         f"<h1>{len(methods)} methods, {len(sheets)} prompts</h1><p class='faint'>{escape(about)}</p>",
         "<h2>Table</h2>" + _table(rows),
