@@ -81,7 +81,7 @@ def shaded_table(rows: dict[str, Sequence[float]], columns: Sequence[str], all_s
     cell, line, label = 40, 24, 210
     width, height = label + cell * len(columns) + 10, 56 + line * len(rows)
     parts = [_text(4, 16, title, size=14)]
-    parts += [_text(label + cell * (i + 0.5), 40, name, _FAINT, 11, "middle") for i, name in enumerate(columns)]
+    parts += [_text(label + cell * (i + 0.5), 40, name, _FAINT, 10, "middle") for i, name in enumerate(columns)]
     for row, (name, shares) in enumerate(rows.items()):
         top = 48 + row * line
         parts.append(_text(label - 8, top + 16, name, size=12, anchor="end"))
@@ -153,7 +153,7 @@ def _ticks(low: float, high: float) -> list[float]:
     """Round numbers between the ends, about five."""
     rough = (high - low) / 5
     power = 10 ** math.floor(math.log10(rough))
-    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough)
+    step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= rough)
     first = math.ceil(low / step)
     return [round(i * step, 12) for i in range(first, math.floor(high / step) + 1)]
 

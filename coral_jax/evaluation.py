@@ -104,6 +104,7 @@ class Judge:
         # Looked up at once, and embedded when the first cell needs it: a wrong name must not show after hours.
         self._pictures = None if reference is None else pictures(reference)
         self.subjects = functools.cache(self._subjects)
+        self._unedited = {}  # features of the unedited faces, by prompt: the same for every method
 
     def key(self, cell: Cell) -> dict:
         """All that decides a cell's results."""
@@ -120,12 +121,12 @@ class Judge:
         """Measure a trained edit, write evaluation.json and samples.safetensors beside it; returns the former."""
         begun = time.monotonic()
         subjects = self.subjects(cell.prompt)
-        faces, features, shown = self._observe(edit, subjects)
+        faces, edited, shown = self._observe(edit, subjects, cell.prompt)
         areas = faces.pop("areas", np.ones((1, 0))).mean(axis=0)
         if areas.min(initial=1) == 1:  # masks of one everywhere are no masks, and have no outside
             areas = []
             faces.pop("outside_mask", None)
-        found = _estimates(faces) | self._distances(*features)
+        found = _estimates(faces) | self._distances(self._unedited[cell.prompt], edited)
         found |= training_time(read_metrics(cell.folder / "metrics.jsonl"))
         resolutions = [layer.resolution for layer in self._domain.generator.layers[: len(areas)]]
         norms = edit.delta_norms(subjects.w_plus) if len(areas) else []
@@ -166,25 +167,31 @@ class Judge:
             w_plus = w_plus_of_seeds(domain.generator, seeds, domain.settings.get("truncation", 1.0))
         return Subjects(w_plus, domain.frozen(prompt).text, asked)
 
-    def _observe(self, edit: Edit, subjects: Subjects) -> tuple[dict, tuple[np.ndarray, np.ndarray], dict]:
-        """Numbers of each face, by name [N]; features of unedited and edited faces; the first few images and masks.
+    def _observe(self, edit: Edit, subjects: Subjects, prompt: str) -> tuple[dict, np.ndarray, dict]:
+        """Numbers of each face, by name [N]; features of edited faces; the first few images and masks.
 
         Faces are drawn eight at a time, so that memory does not grow with their number.
         """
-        numbers, features, shown = [], ([], []), []
+        numbers, unedited_features, edited_features, shown = [], [], [], []
         for start in range(0, self._count, BATCH):
             rows = np.minimum(np.arange(start, start + BATCH), self._count - 1)  # the last batch is filled up
             kept = min(BATCH, self._count - start)
             original, edited, masks = edit.apply(subjects.w_plus[rows])
             of_faces = self._numbers(subjects, rows, original, edited, tuple(masks))
             numbers.append({name: value[:kept] for name, value in of_faces.items()})
-            for images, found in zip((original, edited), features, strict=True):
-                found.append(self._embedder.features([to_pixels(image) for image in images[:kept]]))
+            edited_features.append(self._features(edited[:kept]))
+            if prompt not in self._unedited:
+                unedited_features.append(self._features(original[:kept]))
             if start < SHOWN:
                 shown.append({"original": original[:kept], "edited": edited[:kept], "masks": [m[:kept] for m in masks]})
+        if unedited_features:
+            self._unedited[prompt] = np.concatenate(unedited_features)
         joined = {name: np.concatenate([part[name] for part in numbers]) for name in numbers[0]}
         first = jax.tree.map(lambda *parts: np.concatenate(parts)[:SHOWN], *shown)
-        return joined, tuple(np.concatenate(found) for found in features), first
+        return joined, np.concatenate(edited_features), first
+
+    def _features(self, images: np.ndarray) -> np.ndarray:
+        return self._embedder.features(to_pixels(image) for image in images)
 
     def _numbers(
         self, subjects: Subjects, rows: np.ndarray, original: np.ndarray, edited: np.ndarray, masks: tuple[np.ndarray, ...]
@@ -292,12 +299,12 @@ def _samples(shown: dict, shares: list) -> dict[str, np.ndarray]:
     return tiles
 
 
-def read(folder: Path, key: dict) -> dict | None:
+def read(cell: Cell, key: dict) -> dict | None:
     """evaluation.json of a cell that is finished, and was measured as `key` says; else None."""
-    path = folder / "evaluation.json"
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        return record if record["key"] == key | {"edit": _edit_print(folder)} else None
+        record = json.loads((cell.folder / "evaluation.json").read_text(encoding="utf-8"))
+        same = (record["method"], record["prompt"]) == (cell.method, cell.prompt)  # folders' names drop signs
+        return record if same and record["key"] == key | {"edit": _edit_print(cell.folder)} else None
     except (OSError, ValueError, KeyError):
         return None
 
@@ -312,7 +319,7 @@ def evaluate(cells: list[Cell], judge: Judge, tabulate: Callable[[list[dict]], N
 
     Returns all records, and a line for each cell whose training ended in values that are not finite: others go on.
     """
-    records = {(cell.method, cell.prompt): read(cell.folder, judge.key(cell)) for cell in cells}
+    records = {(cell.method, cell.prompt): read(cell, judge.key(cell)) for cell in cells}
     done = [record for record in records.values() if record is not None]
     left = [cell for cell in cells if records[cell.method, cell.prompt] is None]
     failed = []

@@ -131,7 +131,7 @@ def comparison_sheet(
     """
     count, tile = original.shape[:2]
     rows, top = (2 if where else 1), 150
-    width = max(2 * MARGIN + (len(edited) + 1) * (tile + GAP) - GAP, 720)
+    width = max(2 * MARGIN + (len(edited) + 1) * (tile + GAP) - GAP, 480)
     height = top + count * (rows * (tile + GAP) + 2 * GAP) + MARGIN
     sheet = Image.new("RGB", (width, height), PAPER)
     draw = ImageDraw.Draw(sheet)

@@ -28,7 +28,7 @@ tr.mean td{background:#f5f6f9} .row{display:flex;flex-wrap:wrap;gap:18px} img{ma
 """
 
 
-def write_sheets(out: Path, rows: list[dict], about: str) -> list[Path]:
+def write_sheets(out: Path, rows: list[dict], domain: str) -> list[Path]:
     """Write sheets/PROMPT.png of every prompt: a row a face, a column a method, masks below."""
     paths = []
     for prompt, methods in _by_prompt(rows).items():
@@ -36,7 +36,7 @@ def write_sheets(out: Path, rows: list[dict], about: str) -> list[Path]:
         original = next(iter(samples.values()))["original"]
         edited = {method: tiles["edited"] for method, tiles in samples.items()}
         where = {method: tiles["where"] for method, tiles in samples.items() if "where" in tiles}
-        sheet = comparison_sheet(prompt, about, original, edited, where)
+        sheet = comparison_sheet(prompt, f"{domain}, a column a method", original, edited, where)
         paths.append(out / "sheets" / f"{file_name(prompt)}.png")
         write_bytes(paths[-1], png(sheet))
     return paths
@@ -51,7 +51,7 @@ def write_report(out: Path) -> Path:
     rows = table["rows"]
     methods = list(dict.fromkeys(row["method"] for row in rows))
     about = f"{table['domain']}, {table['num_images']} faces, 95 % intervals from resampling them"
-    sheets = write_sheets(out, rows, about)
+    sheets = write_sheets(out, rows, table["domain"])
     parts = [
         f"<h1>{len(methods)} methods, {len(sheets)} prompts</h1><p class='faint'>{escape(about)}</p>",
         "<h2>Table</h2>" + _table(rows),
@@ -148,14 +148,17 @@ def _layers(out: Path, rows: list[dict], methods: list[str]) -> str:
         if not shares:
             continue
         longest = max(shares.values(), key=len)
-        names = [f"{layer['layer']}·{layer['resolution']}px" for layer in longest]
+        names = [f"{layer['layer']}·{layer['resolution']}" for layer in longest]
         areas = {method: [layer["area"] for layer in layers] for method, layers in shares.items()}
         parts.append(charts.shaded_table(areas, names, methods, f"{prompt}: share of the image that each layer's mask covers"))
         for method in shares:
             strip = np.concatenate(list(_samples(out, method, prompt)["layers"]), axis=1)
             image = _image(png(Image.fromarray(strip)), f"masks of {method}")
             parts.append(f"<div class='strip'><span>{escape(method)}</span>{image}</div>")
-    note = "Below each table: the masks on one face, coarse layers on the left; grey ones do not carry the edit."
+    note = (
+        "Columns: layer and its pixels a side. Below each table: the masks on one face, coarse layers on the left; grey "
+        "ones do not carry the edit."
+    )
     return f"<h2>Masks per layer</h2><p class='faint'>{note}</p>{''.join(parts)}" if parts else ""
 
 

@@ -32,8 +32,8 @@ COLUMNS = {
     "distance": Column("distance", ".2f", "down", "absolute difference from the ideal change, relative to it: 1 is no edit"),
     "clip_gain": Column("CLIP gain", ".3f", "up", "by how much the cosine of image and prompt rises"),
     "identity": Column("identity", ".2f", "up", "cosine of the identity embeddings before and after"),
-    "outside_truth": Column("outside ideal", ".3f", "down", "perceptual distance made outside the ideal edit's region"),
-    "outside_mask": Column("outside mask", ".3f", "down", "perceptual distance made outside the method's own masks"),
+    "outside_truth": Column("outside ideal", ".2g", "down", "perceptual distance made outside the ideal edit's region"),
+    "outside_mask": Column("outside mask", ".2g", "down", "perceptual distance made outside the method's own masks"),
     "changed": Column("changed", ".2f", "none", "share of pixels that changed visibly"),
     **{name: Column(title, ".3g", "down", f"{meaning}, edited and unedited faces") for name, (title, meaning) in _SETS.items()},
     **{
@@ -52,7 +52,7 @@ def rows_of(records: list[dict]) -> list[dict]:
 
 
 def means_of(rows: list[dict]) -> list[dict]:
-    """One row a method: the mean over its prompts of the metrics that all of them have.
+    """One row a method with several prompts: the mean over these of the metrics that all of them have.
 
     Intervals are those of a mean of independent estimates.
     """
@@ -60,7 +60,8 @@ def means_of(rows: list[dict]) -> list[dict]:
     for method in dict.fromkeys(row["method"] for row in rows):
         own = [row for row in rows if row["method"] == method]
         shared = [name for name in COLUMNS if all(name in row for row in own)]
-        means.append({"method": method, "prompt": f"mean of {len(own)}"} | {name: _mean(name, own) for name in shared})
+        if len(own) > 1:
+            means.append({"method": method, "prompt": f"mean of {len(own)}"} | {name: _mean(name, own) for name in shared})
     return means
 
 

@@ -2,19 +2,22 @@
 
 import csv
 import json
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from absl import flags
-from conftest import quick_compile
+from conftest import REPOSITORY, quick_compile
 from PIL import Image
 
-from coral_jax import charts, evaluate, evaluation
+from coral_jax import charts, evaluation
 from coral_jax.commands import NonFiniteError
-from coral_jax.evaluation import Judge, cell_folder, plan, training_time
+from coral_jax.comparison import SUITES, compare
+from coral_jax.evaluation import Judge, plan, training_time
 from coral_jax.features import embedder
+from coral_jax.report import write_report
 from coral_jax.tables import columns_of, means_of, write_tables
 
 METHODS = ["segment_global", "attention_global:steps=3;lambda_area=0"]
@@ -22,30 +25,17 @@ PROMPTS = ["surprised", "blue eyes"]
 
 
 @pytest.fixture(scope="module")
-def arguments(weights_dir, tmp_path_factory):
+def evaluated(weights_dir, tmp_path_factory):
     out = tmp_path_factory.mktemp("evaluation")
-    return ["evaluate", f"--methods={','.join(METHODS)}", f"--prompts={','.join(PROMPTS)}", "--domain=tiny",
-            f"--weights_dir={weights_dir}", "--num_images=10", f"--out={out}", "--report"]  # fmt: skip
-
-
-def command(arguments):
-    """Run the command line in this process."""
-    flags.FLAGS.unparse_flags()
-    flags.FLAGS(arguments)
-    try:
-        evaluate.main()
-    finally:
-        flags.FLAGS.unparse_flags()
-        for name in ("methods", "prompts", "suite", "domain", "weights_dir", "num_images", "reference", "out", "report"):
-            flags.FLAGS[name].unparse()
-
-
-@pytest.fixture(scope="module")
-def evaluated(arguments, tmp_path_factory):
     with quick_compile():
-        command(arguments)
-    out = evaluate.Path(arguments[-2].removeprefix("--out="))
-    return SimpleNamespace(out=out, table=json.loads((out / "table.json").read_text()))
+        rows = compare(out, METHODS, PROMPTS, "tiny", num_images=10, weights_dir=str(weights_dir), report=True)
+    return SimpleNamespace(out=out, rows=rows, table=json.loads((out / "table.json").read_text()))
+
+
+def command(*arguments):
+    """Run the command line: its flags would clash with those of other commands in one process."""
+    command = [sys.executable, "-m", "coral_jax.evaluate", *arguments]
+    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
 
 
 def test_the_table_has_a_row_a_method_and_prompt_with_intervals(evaluated):
@@ -86,15 +76,28 @@ def test_the_report_is_one_page_that_reads_as_xml(evaluated):
     assert len(list(page.iter("{http://www.w3.org/2000/svg}circle"))) >= 4
 
 
-def test_a_finished_cell_is_not_computed_again(evaluated, arguments, monkeypatch):
+def test_a_finished_cell_is_not_computed_again(evaluated, weights_dir, monkeypatch):
     def refuse(*_):
         raise AssertionError("computed again")
 
     monkeypatch.setattr(evaluation, "train", refuse)
     monkeypatch.setattr(Judge, "measure", refuse)
-    command(arguments)
-    assert json.loads((evaluated.out / "table.json").read_text())["rows"] == evaluated.table["rows"]
-    command(["evaluate", f"--out={evaluated.out}", "--report"])
+    rows = compare(evaluated.out, METHODS, PROMPTS, "tiny", num_images=10, weights_dir=str(weights_dir))
+    assert rows == evaluated.rows == evaluated.table["rows"]
+    assert write_report(evaluated.out) == evaluated.out / "report.html"
+
+
+def test_the_command_prints_the_table_of_what_is_finished(evaluated, weights_dir):
+    done = command(f"--methods={METHODS[0]}", "--prompts=surprised,blue eyes", "--domain=tiny", "--num_images=10",
+                   f"--weights_dir={weights_dir}", f"--out={evaluated.out}")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("| method | prompt | CLIP gain |") and "starting" not in done.stderr
+
+
+def test_the_command_needs_prompts():
+    done = command("--methods=segment_global")
+    assert done.returncode == 1
+    assert done.stderr == "error: no prompts; give --prompts=happy,surprised or --suite=table1\n"
 
 
 def test_what_changes_a_result_makes_its_cell_unfinished(evaluated, domain, weights_dir, tmp_path):
@@ -103,12 +106,13 @@ def test_what_changes_a_result_makes_its_cell_unfinished(evaluated, domain, weig
 
     def read(cell=cell, **changes):
         key = Judge(domain, features, changes.get("num_images", 10), None).key(cell)
-        return evaluation.read(cell.folder, key)
+        return evaluation.read(cell, key)
 
     assert read()["metrics"].keys() == evaluated.table["rows"][0].keys() - {"method", "prompt"}
     assert read(num_images=11) is None
     assert read(cell._replace(settings=cell.settings | {"lambda_l2": 1.0})) is None
     assert read(cell._replace(folder=tmp_path)) is None
+    assert read(cell._replace(prompt="surprised!")) is None
 
 
 def test_a_cell_that_fails_does_not_stop_the_others(evaluated, domain, weights_dir, monkeypatch, capsys):
@@ -157,14 +161,13 @@ def test_mistakes_are_found_before_anything_is_trained(domain, tmp_path, methods
         plan(methods, prompts, domain, None, tmp_path)
 
 
-def test_mistakes_of_the_command_are_explained(weights_dir, tmp_path, domain):
-    base = ["evaluate", "--domain=tiny", f"--weights_dir={weights_dir}", f"--out={tmp_path}"]
-    for more, message in (([], "no prompts; give --prompts=happy,surprised or --suite=table1"),
-                          (["--report"], "holds no evaluation; give the --out of one"),
-                          (["--prompts=happy", "--num_images=1"], "num_images is 1; give at least 2"),
-                          (["--prompts=happy", "--reference=lost"], "there is no folder lost")):  # fmt: skip
+def test_mistakes_in_what_to_measure_are_explained(weights_dir, tmp_path):
+    for more, message in (({"num_images": 1}, "num_images is 1; give at least 2"),
+                          ({"reference": "lost"}, "there is no folder lost")):  # fmt: skip
         with pytest.raises(ValueError, match=message):
-            command(base + more)
+            compare(tmp_path, METHODS, PROMPTS, "tiny", weights_dir=str(weights_dir), **more)
+    with pytest.raises(ValueError, match="holds no evaluation; give the --out of one"):
+        write_report(tmp_path)
 
 
 def test_time_to_quality_is_when_most_of_the_gain_is_reached():
@@ -208,6 +211,6 @@ def test_charts_are_xml_and_points_lie_where_they_should():
 
 
 def test_the_suite_has_all_methods_on_the_papers_prompts():
-    suite = evaluate.SUITES["table1"]
+    suite = SUITES["table1"]
     assert {"segment_global", "segment_mapper", "attention_global", "attention_mapper"} <= set(suite.methods)
     assert suite.prompts[:4] == ["happy", "surprised", "blue eyes", "mohawk hairstyle"] and len(suite.prompts) == 6
