@@ -4,9 +4,10 @@
     python -m benchmarks.step --domain=toons --prompts=8
 
 Every form is measured in a process of its own, without the cache of compiled programs; nothing is downloaded.
-`rate_share` is the step's rate as a share of what a large convolution reaches in the same process; peak_bytes is the
+`rate_share` is the step's rate as a share of what a large convolution reaches in the same process.  peak_bytes is the
 device's (weights and the compiler's trials included), or where it keeps no count (CPU) the whole process's, Python, weights
-and compiler included; program_bytes is what XLA allocates for the step's arguments, results and temporaries.
+and compiler included.  program_bytes is what XLA allocates for arguments, results and temporaries; it and flops are of one
+device of those that share the step.
 """
 
 import json
@@ -20,11 +21,11 @@ from absl import flags
 from benchmarks import measure
 from benchmarks.naive import naive_train_step
 from benchmarks.networks import SIZES, random_domain
-from coral_jax import commands, weights
+from coral_jax import commands, partition, weights
 from coral_jax.domains import load_domain
 from coral_jax.methods import METHODS, get_method
 from coral_jax.models.precision import COMPUTE_DTYPES, cast_all
-from coral_jax.step import Frozen, Settings, TrainState, draw_z, init_state, train_step, train_step_many
+from coral_jax.step import Frozen, Settings, init_state
 
 _SIZE = flags.DEFINE_enum("size", "256", [str(size) for size in SIZES], "resolution of the random FFHQ-sized generator")
 _DOMAIN = flags.DEFINE_string("domain", None, "measure this domain's networks instead of random ones")
@@ -50,27 +51,26 @@ def networks() -> Frozen:
 
 
 def measured(form: str) -> dict[str, float]:
-    """One form of the step, in this process."""
+    """One form of the step, in this process; all but the literal one as `coral_jax.training` runs them, on all devices."""
     frozen, settings, key = networks(), Settings(_METHOD.value, _BATCH.value), jax.random.key(0)
     state = jax.jit(init_state)(settings, frozen, key)
-    if form == "together":
-        count = _PROMPTS.value
-        stacked = jax.tree.map(lambda leaf: jnp.stack([leaf] * count), (state.trainables, state.opt_state, frozen.text))
-        state = state._replace(trainables=stacked[0], opt_state=stacked[1])
-        frozen = frozen._replace(text=stacked[2])
-    step = {"step": train_step, "naive": naive_train_step, "together": _together}[form]
-    program = jax.jit(step, donate_argnums=0)
+    if form == "naive":
+        program, devices = jax.jit(naive_train_step, donate_argnums=0), 1
+    else:
+        prompts = _PROMPTS.value if form == "together" else 1
+        mesh = partition.make_mesh(prompts, _BATCH.value)
+        program, devices = partition.make_step(mesh), mesh.size
+        state = partition.place(partition.stack([jax.device_get(state)] * prompts), mesh, partition.STATE)
+        frozen = frozen._replace(text=jnp.stack([frozen.text] * prompts))
+        frozen, key = partition.place(frozen, mesh, partition.FROZEN), partition.place_key(key, mesh)
     found = measure.measure(
         program, (state, frozen, key, settings), lambda result, old: (result[0], *old[1:]), _REPEATS.value, _PROFILE.value
     )
     rate = measure.convolution_rate(_DTYPE.value)
     seconds = found.pop("seconds")
     share = found["flops"] / seconds / rate
-    return {"seconds_per_step": seconds, **found, "convolution_flops_per_second": rate, "rate_share": share}
-
-
-def _together(state: TrainState, frozen: Frozen, key: jax.Array, settings: Settings) -> tuple[TrainState, dict]:
-    return train_step_many(state, frozen, draw_z(frozen, key, state.step, settings), settings)
+    found |= {"devices": devices, "convolution_flops_per_second": rate, "rate_share": share}
+    return {"seconds_per_step": seconds, **found}
 
 
 def rows(result: dict) -> str:

@@ -134,7 +134,7 @@ def from_first(action: Callable[[], Tree], like: Tree) -> Tree:
             result = action()
         except Exception as error:  # told to the others first, who would wait for ever
             failure = error
-    failed, result = multihost_utils.broadcast_one_to_all((np.asarray(failure is not None), result))
+    failed, result = multihost_utils.broadcast_one_to_all((np.int32(failure is not None), result))
     if failure is not None:
         raise failure
     if failed:

@@ -62,7 +62,7 @@ def train_all(config: ml_collections.ConfigDict, runs: list[Run]) -> list[dict]:
     init_key, key = jax.random.split(jax.random.key(config.seed))
     fresh = jax.device_get(_init_state(chosen.step, frozen, init_key))  # each prompt starts alike, as it would alone
     record = _record(config, chosen) | {"segmenter": segmenter, "domain_fingerprint": domain.fingerprint}
-    left = partition.from_first(lambda: _claim(runs, record), np.zeros(len(runs), bool))
+    left = partition.from_first(lambda: _claim(runs, record), np.zeros(len(runs), np.int32))
     open_runs = [run for run, unfinished in zip(runs, left, strict=True) if unfinished]
     if open_runs:
         text = jnp.stack([text for text, unfinished in zip(texts, left, strict=True) if unfinished])
@@ -87,7 +87,7 @@ def _claim(runs: list[Run], record: dict) -> np.ndarray:
     for run, is_done in zip(runs, done, strict=True):
         if is_done:
             print(f"{run.folder} holds this run, finished; its figure is {run.folder / 'sheet.png'}", file=sys.stderr)
-    return ~np.array(done)
+    return np.array([not is_done for is_done in done], np.int32)
 
 
 def _learn(
