@@ -143,8 +143,8 @@ class Sabotage:
     def lower(self, *arguments):
         compiled = training_step.lower(*arguments).compile()
 
-        def run(state, frozen, key):
-            state, metrics = compiled(state, frozen, key)
+        def run(state, frozen, key, settings):
+            state, metrics = compiled(state, frozen, key, settings)
             return self.change(state, metrics) if state.step == self.step else (state, metrics)
 
         return SimpleNamespace(compile=lambda: run)
