@@ -82,17 +82,26 @@ def mixed(generator: StyleGAN2, w_shape: jax.Array, w_colour: jax.Array) -> jax.
 
 
 def generate_pool(generator: StyleGAN2, count: int, seed: int) -> Pool:
-    """Faces drawn by the generator instead; their truth is that of their latents."""
+    """Faces drawn by the generator instead; their truth is that of their latents.
+
+    Two thirds of them are exaggerated: seen from a face that differs in some coordinates of z, w goes up to twice as far
+    past the face as it was away. An edit that goes too far looks like them.
+    """
     random = np.random.default_rng(seed)
     z = random.standard_normal((2, count, Z_DIM)).astype(np.float32)
     z[1] = np.where(random.random((count, 1)) < 0.5, z[0], z[1])
+    start = np.where(random.random(z.shape) < 0.3, random.standard_normal(z.shape), z).astype(np.float32)
+    beyond = np.where(random.random((count, 1)) < 2 / 3, random.uniform(0, 2, (count, 1)), 0).astype(np.float32)
 
     @jax.jit
-    def draw(generator: StyleGAN2, z: jax.Array) -> jax.Array:
-        w_shape, w_colour = (generator.mapping(half) for half in z)
+    def draw(generator: StyleGAN2, z: jax.Array, start: jax.Array, beyond: jax.Array) -> jax.Array:
+        w_shape, w_colour = (
+            w + beyond * (w - generator.mapping(from_z)) for w, from_z in zip(map(generator.mapping, z), start, strict=True)
+        )
         return generator.synthesis(mixed(generator, w_shape, w_colour))
 
-    images = [to_bytes(draw(generator, z[:, i : i + _CHUNK])) for i in range(0, count, _CHUNK)]
+    rows = [slice(i, i + _CHUNK) for i in range(0, count, _CHUNK)]
+    images = [to_bytes(draw(generator, z[:, row], start[:, row], beyond[row])) for row in rows]
     return Pool(z[0], z[1], np.concatenate(images), np.zeros((count, 1, 1, 0), np.uint8))
 
 

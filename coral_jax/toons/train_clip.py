@@ -1,11 +1,14 @@
-"""Trains the toons CLIP contrastively on drawn (and, where there is a generator, generated) faces and their captions.
+"""Trains the toons CLIP on drawn (and, where there is a generator, generated) faces and their captions.
 
     python -m coral_jax.toons.train_clip --folder=toons_training
 
 Which captions are true of which faces is known, so every true pair of a batch counts as a match, not only the diagonal.
+An edit is found by gradient ascent on this network, so it must not be fooled by what such an ascent draws first: it also
+sees faces with stained parts (`stain`), exaggerated ones (`pool.generate_pool`), and faces moved a little way up its own
+loss (`adversarial`); and no match is ever better than good (`ceiling_loss`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
@@ -17,12 +20,14 @@ from flax import nnx
 from jax import Array
 
 from coral_jax import weights
+from coral_jax.losses import cosine
 from coral_jax.models.clip import CLIP, CLIPConfig
 from coral_jax.tokenizer import Tokenizer
 from coral_jax.toons.captions import PHRASES, caption
-from coral_jax.toons.faces import ATTRIBUTES, Face, has
+from coral_jax.toons.faces import ATTRIBUTES, EYE_COLOURS, HAIR_COLOURS, Face, has
 from coral_jax.toons.fitting import fit, fresh
 from coral_jax.toons.pool import Pool, augment, from_bytes, load_training_pool
+from coral_jax.toons.renderer import PARTS
 
 _FOLDER = flags.DEFINE_string("folder", "toons_training", "where pools and results are kept")
 _POOL = flags.DEFINE_integer("pool", 14336, "number of drawn faces to learn from")
@@ -30,7 +35,18 @@ _STEPS = flags.DEFINE_integer("steps", 1600, "optimiser steps")
 
 _BATCH = 64
 _CAPTIONS = 40  # per batch, beside one for each attribute
+_RADIUS = 2.0  # of adversarial changes, Euclidean; making a face's lips red is a change of about 4
+MATCH = 0.3  # the most that the cosine of a face and a caption may be: about nine attributes share a face's features
 CONTEXT = 32
+
+# parts that are stained together, and the attributes that their colour decides
+_STAINED = {
+    ("hair", "brows", "beard", "mustache"): [f"{name}_hair" for name in HAIR_COLOURS],
+    ("mouth",): ["lipstick"],
+    ("iris",): [f"{name}_eyes" for name in EYE_COLOURS],
+    ("skin", "nose"): ["makeup"],
+    ("clothes", "background"): [],
+}
 
 
 def config(vocab_size: int) -> CLIPConfig:
@@ -54,25 +70,57 @@ def train_tokenizer(path: Path) -> None:
     Tokenizer.train(captions, 900, path)
 
 
-def _sample_captions(true: np.ndarray, random: np.random.Generator) -> tuple[list[str], np.ndarray]:
-    """Captions of up to three attributes each true of some face of the batch, and one of each attribute; with matches."""
+def stain(images: np.ndarray, parts: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Blend parts of half of the faces [B, h, w, 3] with a random colour, all over or in a blot: (images, known).
+
+    `parts` [B, h, w, P] are shares of pixels. `known` [B, A] is False where the stain may have changed an attribute.
+    """
+    known = np.ones((len(images), len(ATTRIBUTES)), bool)
+    y, x = np.mgrid[: images.shape[1], : images.shape[2]]
+    images = images.copy()
+    for i in np.flatnonzero(random.random(len(images)) < 0.5):
+        for names, attributes in _STAINED.items():
+            if random.random() < 0.6:
+                continue
+            opacity = random.uniform(0.1, 0.7) * parts[i][..., [PARTS.index(name) for name in names]].sum(-1)
+            if random.random() < 0.5:
+                cy, cx = random.uniform(0.2, 0.8, 2) * images.shape[1]
+                opacity = opacity * np.exp(-((y - cy) ** 2 + (x - cx) ** 2) / (2 * random.uniform(4, 16) ** 2))
+            colour = random.uniform(-1, 1, 3)
+            images[i] += opacity[..., None] * (colour - images[i])
+            known[i, [list(ATTRIBUTES).index(name) for name in attributes]] = False
+    return images, known
+
+
+def _sample_captions(
+    true: np.ndarray, known: np.ndarray, random: np.random.Generator
+) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Captions of up to three attributes each true of some face of the batch, and one of each attribute.
+
+    With them which captions match which faces [B, captions], and whether that is known: it is not where all that is
+    known of a caption is true of the face, and something is not known.
+    """
     names = list(ATTRIBUTES)
-    chosen = [[name] for name in names]
+    chosen = [[i] for i in range(len(names))]
     for row in random.integers(len(true), size=_CAPTIONS):
         own = np.flatnonzero(true[row])
         count = min(len(own), random.choice([1, 2, 3], p=[0.2, 0.6, 0.2]))
-        chosen.append([names[i] for i in random.choice(own, count, False)])
-    match = np.stack([true[:, [names.index(n) for n in group]].all(axis=1) for group in chosen], axis=1)
-    return [caption(group, random) for group in chosen], match
+        chosen.append(list(random.choice(own, count, False)))
+    match = np.stack([(true & known)[:, group].all(axis=1) for group in chosen], axis=1)
+    possible = np.stack([(true | ~known)[:, group].all(axis=1) for group in chosen], axis=1)
+    return [caption([names[i] for i in group], random) for group in chosen], match, match == possible
 
 
 def _batches(pool: Pool, tokenizer: Tokenizer, seed: int) -> Iterator[tuple]:
     random = np.random.default_rng(seed)
     true = truths(pool.faces())
-    for rows in pool.batches(_BATCH, seed):
-        texts, match = _sample_captions(true[rows], random)
+    for step, rows in enumerate(pool.batches(_BATCH, seed)):
+        images, known = from_bytes(pool.images[rows]), np.ones_like(true[rows])
+        drawn = rows < len(pool.parts)  # what the generator draws comes without parts
+        images[drawn], known[drawn] = stain(images[drawn], from_bytes(pool.parts[rows[drawn]]) / 2 + 0.5, random)
+        texts, match, sure = _sample_captions(true[rows], known, random)
         ids = tokenizer(texts)[:, :20]
-        yield augment(from_bytes(pool.images[rows]), random), ids, match.astype(np.float32), true[rows]
+        yield augment(images, random), ids, match.astype(np.float32), sure, true[rows], known, np.uint32(step)
 
 
 class Trainee(nnx.Module):
@@ -86,18 +134,39 @@ class Trainee(nnx.Module):
         self.probe = nnx.Linear(clip.config.embed_dim, len(ATTRIBUTES), rngs=rngs)
 
 
-def training_loss(trainee: Trainee, images: Array, ids: Array, match: Array, true: Array) -> Array:
-    """The contrastive loss of images and captions, and the probe's binary cross-entropy."""
-    image = trainee.clip.encode_image(images)
-    probe = optax.sigmoid_binary_cross_entropy(trainee.probe(image), true)
-    return contrastive_loss(image, trainee.clip.encode_text(ids), trainee.clip.logit_scale[...], match) + 8 * probe.mean()
+def training_loss(
+    trainee: Trainee, images: Array, ids: Array, match: Array, sure: Array, true: Array, known: Array, step: Array
+) -> Array:
+    """The losses of images and captions and the probe's binary cross-entropy, on adversarial images."""
+    text = trainee.clip.encode_text(ids)
+
+    def loss(images: Array, text: Array) -> Array:
+        image = trainee.clip.encode_image(images)
+        cosines = cosine(image[:, None], text[None])
+        probe = optax.sigmoid_binary_cross_entropy(trainee.probe(image), true)
+        ranking = contrastive_loss(cosines, trainee.clip.logit_scale[...], match, sure)
+        return ranking + 200 * ceiling_loss(cosines) + 8 * jnp.mean(probe * known)
+
+    moved = adversarial(lambda images: loss(images, jax.lax.stop_gradient(text)), images, jax.random.key(step))
+    return loss(jax.lax.stop_gradient(moved), text)
 
 
-def contrastive_loss(image: Array, text: Array, log_scale: Array, match: Array) -> Array:
-    """Cross-entropy in both directions, the target of a row being uniform over its matches [images, captions]."""
-    image = image / jnp.linalg.norm(image, axis=-1, keepdims=True)
-    text = text / jnp.linalg.norm(text, axis=-1, keepdims=True)
-    logits = jnp.exp(jnp.minimum(log_scale, np.log(30.0))) * image @ text.T
+def adversarial(loss: Callable[[Array], Array], images: Array, key: Array) -> Array:
+    """Images [B, h, w, 3] moved up the gradient of the loss, each by a random Euclidean distance of at most _RADIUS.
+
+    The gradient of a network trained on such images draws what a person would draw (Engstrom et al., 2019).
+    """
+    gradient = jax.grad(loss)(images)
+    norm = jnp.sqrt(jnp.sum(jnp.square(gradient), axis=(1, 2, 3), keepdims=True)) + 1e-12
+    return images + jax.random.uniform(key, norm.shape, maxval=_RADIUS) * gradient / norm
+
+
+def contrastive_loss(cosines: Array, log_scale: Array, match: Array, sure: Array) -> Array:
+    """Cross-entropy of cosines [images, captions] in both directions, a row's target being uniform over its matches.
+
+    Pairs of which it is not `sure` whether they match are left out.
+    """
+    logits = jnp.where(sure, jnp.exp(jnp.minimum(log_scale, np.log(30.0))) * cosines, -1e9)
 
     def one_way(logits: Array, match: Array) -> Array:
         count = jnp.sum(match, axis=1)
@@ -106,6 +175,11 @@ def contrastive_loss(image: Array, text: Array, log_scale: Array, match: Array) 
         return jnp.sum((entropy - jnp.sum(target * jax.nn.log_softmax(logits), axis=1)) * (count > 0)) / len(logits)
 
     return one_way(logits, match) + one_way(logits.T, match.T)
+
+
+def ceiling_loss(cosines: Array) -> Array:
+    """Mean square of what exceeds MATCH: the contrastive loss only ranks, so that a redder lip always is a better match."""
+    return jnp.mean(jnp.square(jnp.maximum(cosines - MATCH, 0)))
 
 
 def attribute_separation(clip: CLIP, tokenizer: Tokenizer, pool: Pool) -> dict[str, float]:
@@ -118,8 +192,7 @@ def attribute_separation(clip: CLIP, tokenizer: Tokenizer, pool: Pool) -> dict[s
     image /= np.linalg.norm(image, axis=-1, keepdims=True)
     scores, true = image @ text.T, truths(pool.faces())[:1024]
     return {
-        name: float(np.mean(scores[true[:, i], i][:, None] > scores[~true[:, i], i][None]))
-        for i, name in enumerate(ATTRIBUTES)
+        name: float(np.mean(scores[true[:, i], i][:, None] > scores[~true[:, i], i][None])) for i, name in enumerate(ATTRIBUTES)
     }
 
 
