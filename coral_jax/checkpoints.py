@@ -17,9 +17,11 @@ class Checkpoints:
     """The checkpoints in a folder.  Use as a context manager."""
 
     def __init__(self, folder: str | os.PathLike):
-        """Makes the folder if needed; what a killed save left half-written is removed."""
+        """Makes the folder if needed; what a killed save left half-written is removed.  For the first process alone."""
+        alone = ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0}, barrier_sync_key_prefix=str(folder))
         self._checkpointer = ocp.training.Checkpointer(
             Path(folder).absolute(),
+            context=ocp.Context(multiprocessing_options=alone if jax.process_count() > 1 else None),
             preservation_policy=ocp.training.preservation_policies.LatestN(KEPT),
             cleanup_tmp_directories=True,
         )
@@ -35,18 +37,18 @@ class Checkpoints:
     def save(self, step: int, state: TrainState) -> None:
         """Write the state after `step` steps; older checkpoints than the last two go."""
         # overwrite: a checkpoint of this step can only be one that `restore` could not read.
-        self._checkpointer.save(step, _named(state), force=True, overwrite=True)
+        arrays = {name: np.asarray(leaf) for name, leaf in _named(state).items()}
+        self._checkpointer.save(step, arrays, force=True, overwrite=True)
 
-    def restore(self, state: TrainState) -> TrainState | None:
-        """The newest checkpoint that can be read, in the form of `state`; None if there is none.
+    def restore(self, state: TrainState, newest: int | None = None) -> TrainState | None:
+        """The newest checkpoint that can be read, of step `newest` at most, in the form of `state`; None if there is none.
 
-        One that cannot be read is skipped with a warning.
+        Arrays are numpy's, so that they fit any devices.  One that cannot be read is skipped with a warning.
         """
-        abstract = {
-            name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
-            for name, leaf in _named(state).items()
-        }
+        abstract = {name: np.asarray(leaf) for name, leaf in _named(state).items()}
         for found in reversed(self._checkpointer.checkpoints):
+            if newest is not None and found.step > newest:
+                continue
             try:
                 tensors = self._checkpointer.load(found.step, abstract)
             except Exception as error:  # the libraries below raise many kinds for damaged files
@@ -55,6 +57,21 @@ class Checkpoints:
                 continue
             return jax.tree.unflatten(jax.tree.structure(state), [tensors[name] for name in _named(state)])
         return None
+
+
+def newest_of_all(checkpoints: list[Checkpoints], fresh: TrainState) -> list[TrainState]:
+    """The newest state that all runs have a checkpoint of, one a run; all `fresh` if there is none.
+
+    Runs that train together may be killed after some have saved.
+    """
+    found = [each.restore(fresh) for each in checkpoints]
+    while None not in found and len({int(state.step) for state in found}) > 1:
+        oldest = min(int(state.step) for state in found)
+        found = [
+            state if int(state.step) == oldest else each.restore(fresh, oldest)
+            for state, each in zip(found, checkpoints, strict=True)
+        ]
+    return [fresh] * len(checkpoints) if None in found else found
 
 
 def bad_weights(state: TrainState) -> list[str]:

@@ -1,0 +1,198 @@
+"""Several prompts, devices and processes give the edits that one prompt on one device gives."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from conftest import REPOSITORY, run_config
+
+from coral_jax import weights
+from coral_jax.checkpoints import Checkpoints, newest_of_all
+from coral_jax.config import make, prompts_of
+from coral_jax.logs import read_metrics
+from coral_jax.partition import join, make_mesh
+from coral_jax.step import init_state
+from coral_jax.training import Run, train, train_all
+
+pytestmark = pytest.mark.usefixtures("quick")
+PROMPTS = ["surprised", "blue eyes"]
+TWO_DEVICES = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+
+
+def final_weights(folder):
+    return weights.load_tensors(folder / "edit" / "weights.safetensors")[0]
+
+
+def assert_alike(folder, other):
+    """The same edit and the same losses, to rounding."""
+    found, expected = final_weights(folder), final_weights(other)
+    assert found.keys() == expected.keys()
+    for name in expected:
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-4, atol=1e-5, err_msg=name)
+    for ours, theirs in zip(*(read_metrics(each / "metrics.jsonl") for each in (folder, other)), strict=True):
+        assert ours["step"] == theirs["step"]
+        for name in ours.keys() - {"step", "seconds_per_step"}:
+            np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def alone(trained, weights_dir, tmp_path_factory):
+    """The folder of each prompt trained alone."""
+    folder = tmp_path_factory.mktemp("alone") / "blue_eyes"
+    config = run_config(weights_dir)
+    config.prompt = "blue eyes"
+    train(config, folder)
+    return {"surprised": trained.folder, "blue_eyes": folder}
+
+
+def names(folder):
+    return {entry.name.split(".out.")[0] for entry in folder.iterdir()}
+
+
+def test_prompts_trained_together_leave_what_each_alone_leaves(alone, config, tmp_path, monkeypatch):
+    """Killed on the way, after the first of two prompts has saved its fourth step, and going on from the second."""
+    runs = [Run("surprised", tmp_path / "surprised"), Run("blue eyes", tmp_path / "blue_eyes")]
+    saves = []
+
+    def save(self, step, state, original=Checkpoints.save):
+        original(self, step, state)
+        saves.append(step)
+        if saves == [2, 2, 4]:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Checkpoints, "save", save)
+    with pytest.raises(KeyboardInterrupt):
+        train_all(config, runs)
+    summaries = train_all(config, runs)
+    assert saves == [2, 2, 4, 4, 4, 6, 6]
+    assert [summary["prompt"] for summary in summaries] == PROMPTS
+    assert summaries[0]["resumed_from"] == 2 and summaries[0]["prompts_together"] == 2
+    for name, folder in alone.items():
+        assert names(tmp_path / name) == names(folder)
+        own, other = (json.loads((each / "config.json").read_text()) for each in (tmp_path / name, folder))
+        assert own == other
+        assert_alike(tmp_path / name, folder)
+    assert train_all(config, runs) == summaries  # finished: left alone
+
+
+def test_runs_start_from_the_newest_step_that_all_have(domain, tmp_path):
+    fresh = jax.device_get(init_state(make_settings(), domain.frozen("surprised"), jax.random.key(0)))
+    with Checkpoints(tmp_path / "a") as first, Checkpoints(tmp_path / "b") as second:
+        assert newest_of_all([first, second], fresh) == [fresh, fresh]
+        for step in (2, 4):
+            first.save(step, fresh._replace(step=np.int32(step)))
+        second.save(2, fresh._replace(step=np.int32(2)))
+        assert [int(state.step) for state in newest_of_all([first, second], fresh)] == [2, 2]
+
+
+def make_settings():
+    from coral_jax.step import Settings
+
+    return Settings("segment_global")
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [(" ; ", "no prompts; give several as"), ("Blue eyes;blue  eyes", "would share the folder blue_eyes")],
+)
+def test_prompts_that_cannot_be_told_apart_are_refused(text, message):
+    with pytest.raises(ValueError, match=message):
+        prompts_of(text)
+
+
+def test_prompts_come_from_the_command_line_or_a_file(tmp_path):
+    expected = {"happy": "happy", "blue_eyes": "blue eyes"}
+    assert prompts_of("happy; blue eyes;") == expected
+    (tmp_path / "prompts.txt").write_text("happy\n\nblue eyes\n")
+    assert prompts_of(str(tmp_path / "prompts.txt")) == expected
+    assert make("happy").prompts is None
+
+
+@pytest.mark.parametrize("hosts", ["here", "10.0.0.1,2,0", "10.0.0.1:99,2,2"])
+def test_hosts_that_cannot_be_read_are_explained(hosts):
+    with pytest.raises(ValueError, match="cannot be read; give --hosts=auto, or --hosts=ADDRESS:PORT"):
+        join(hosts)
+
+
+@pytest.mark.parametrize(
+    "devices, prompts, faces, expected",
+    [(1, 8, 3, (1, 1)), (8, 1, 3, (1, 3)), (8, 8, 3, (8, 1)), (8, 2, 4, (2, 4)), (4, 8, 4, (1, 4)), (8, 3, 1, (3, 1))],
+)
+def test_the_mesh_uses_as_many_devices_as_can_share_evenly(devices, prompts, faces, expected, monkeypatch):
+    monkeypatch.setattr(jax, "devices", lambda: list(range(devices)))
+    monkeypatch.setattr(jax, "make_mesh", lambda shape, *_, **__: shape)
+    assert make_mesh(prompts, faces) == expected
+
+
+PROGRAM = """
+import sys
+import jax, jax.numpy as jnp, numpy as np
+from coral_jax import partition
+from coral_jax.domains import load_domain
+from coral_jax.step import Settings, draw_z, init_state, train_step_many
+
+frozen, settings, key = load_domain("tiny").frozen("surprised"), Settings("attention_mapper", batch_size=4), jax.random.key(1)
+state = jax.device_get(jax.jit(init_state)(settings, frozen, key))
+prompts = int(sys.argv[1])
+frozen = frozen._replace(text=jnp.stack([frozen.text, -frozen.text][:prompts]))
+state = partition.stack([state] * prompts)
+one = jax.jit(lambda s, f: train_step_many(s, f, draw_z(f, key, s.step, settings), settings))(state, frozen)
+mesh = partition.make_mesh(prompts, 4 if sys.argv[2] == "data" else 1)
+print(dict(mesh.shape), file=sys.stderr)
+placed = partition.place(state, mesh, partition.STATE), partition.place(frozen, mesh, partition.FROZEN)
+compiled = partition.make_step(mesh).lower(*placed, partition.place_key(key, mesh), settings).compile()
+many = compiled(*placed, partition.place_key(key, mesh), settings)
+for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(one), jax.tree.leaves(many), strict=True):
+    np.testing.assert_allclose(b, a, rtol=1e-3, atol=1e-5, err_msg=str(path))
+np.testing.assert_allclose(many[1]["loss/total"], one[1]["loss/total"], rtol=1e-6)
+print(compiled.as_text())
+"""
+
+
+@pytest.mark.parametrize("prompts, axis, sums", [(1, "data", 1), (2, "data", 1), (2, "prompt", 0)])
+def test_the_step_on_two_devices_meets_once(weights_dir, tmp_path, prompts, axis, sums):
+    """Exactly one all-reduce, of gradients and metrics together, and nothing gathered; the loss of one device."""
+    environment = os.environ | TWO_DEVICES | {"CORAL_JAX_WEIGHTS": str(weights_dir)}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(prompts), axis], cwd=REPOSITORY, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    operations = re.findall(r" (all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)[\w-]*\(", done.stdout)
+    assert operations == ["all-reduce"] * sums
+    assert f"'{axis}': 2" in done.stderr
+
+
+def free_port():
+    with socket.socket() as found:
+        found.bind(("localhost", 0))
+        return found.getsockname()[1]
+
+
+def test_two_processes_give_the_edit_of_one(alone, weights_dir, tmp_path):
+    """Of two prompts and four faces, a device a process; the second process has no file of the run."""
+    folders = [tmp_path / "first", tmp_path / "second"]
+    port, processes = free_port(), []
+    for index, folder in enumerate(folders):
+        command = [
+            sys.executable, "-m", "coral_jax.train", "--config=configs/surprised.py:domain=tiny,log_every=1,batch_size=2",
+            f"--config.weights_dir={weights_dir}", "--config.checkpoint_every=2", "--config.sheet_seeds=0-2",
+            "--config.prompts=surprised;blue eyes", f"--workdir={folder}", f"--hosts=localhost:{port},2,{index}",
+        ]  # fmt: skip
+        processes.append(subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True))
+    errors = [process.communicate(timeout=600)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], errors
+    assert not folders[1].exists()
+    config = run_config(weights_dir)
+    config.batch_size = 2
+    for prompt, name in (("surprised", "surprised"), ("blue eyes", "blue_eyes")):
+        config.prompt = prompt
+        train(config, tmp_path / name)
+        assert_alike(folders[0] / name, tmp_path / name)
+        summary = json.loads((folders[0] / name / "summary.json").read_text())
+        assert summary["devices"] == 2
