@@ -190,7 +190,7 @@ def test_several_prompts_train_in_one_program(domain):
     together = step(stacked, many, KEY)
     for index, (start, text) in enumerate(zip(starts, texts, strict=True)):
         alone = jit_train_step(start, domain._replace(text=text), KEY, chosen)
-        for ours, theirs in zip(jax.tree.leaves(together), jax.tree.leaves(alone), strict=True):
-            np.testing.assert_allclose(
-                ours if theirs.dtype == int and not ours.ndim else ours[index], theirs, rtol=1e-3, atol=1e-6
-            )
+        of_one = jax.tree.map(lambda leaf: leaf[index], (together[0].opt_state.mu, together[1]))  # noqa: B023
+        expected = alone[0].opt_state.mu, alone[1]  # Adam's first mean is a tenth of the gradient
+        for ours, theirs in zip(jax.tree.leaves(of_one), jax.tree.leaves(expected), strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4 * largest(theirs) + 1e-7)
