@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from conftest import REPOSITORY, quick_compile, run_config
 
-from coral_jax import weights
+from coral_jax.artifact import load_edit
 from coral_jax.checkpoints import Checkpoints, newest_of_all
 from coral_jax.config import make, prompts_of
+from coral_jax.latents import w_plus_of_seeds
 from coral_jax.logs import read_metrics
 from coral_jax.partition import join, make_mesh
 from coral_jax.step import Settings, init_state
@@ -25,16 +26,17 @@ PROMPTS = ["surprised", "blue eyes"]
 TWO_DEVICES = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
 
 
-def final_weights(folder):
-    return weights.load_tensors(folder / "edit" / "weights.safetensors")[0]
+def assert_alike(folder, other, weights_dir):
+    """The same images, masks and losses, to rounding.
 
-
-def assert_alike(folder, other):
-    """The same edit and the same losses, to rounding; Adam enlarges that of weights whose gradients are nearly zero."""
-    found, expected = final_weights(folder), final_weights(other)
-    assert found.keys() == expected.keys()
-    for name in expected:
-        np.testing.assert_allclose(found[name], expected[name], rtol=1e-4, atol=2e-3, err_msg=name)
+    Not the same weights: Adam divides a gradient of nearly zero by its own size, and with it its rounding.
+    """
+    edits = [load_edit(each, weights_dir) for each in (folder, other)]
+    codes = w_plus_of_seeds(edits[0].domain.generator, list(range(4)), 0.8)
+    drawn = [edit.apply(codes, tau=0.0) for edit in edits]
+    assert np.abs(drawn[1][0] - drawn[1][1]).max() > 0.01  # an edit at all
+    for ours, theirs in zip(*map(jax.tree.leaves, drawn), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3 * np.abs(theirs).max())
     for ours, theirs in zip(*(read_metrics(each / "metrics.jsonl") for each in (folder, other)), strict=True):
         assert ours["step"] == theirs["step"]
         for name in ours.keys() - {"step", "seconds_per_step"}:
@@ -56,7 +58,7 @@ def names(folder):
     return {entry.name.split(".out.")[0] for entry in folder.iterdir()}
 
 
-def test_prompts_trained_together_leave_what_each_alone_leaves(alone, config, tmp_path, monkeypatch):
+def test_prompts_trained_together_leave_what_each_alone_leaves(alone, config, weights_dir, tmp_path, monkeypatch):
     """Killed on the way, after the first of two prompts has saved its fourth step, and going on from the second."""
     runs = [Run("surprised", tmp_path / "surprised"), Run("blue eyes", tmp_path / "blue_eyes")]
     saves = []
@@ -78,7 +80,7 @@ def test_prompts_trained_together_leave_what_each_alone_leaves(alone, config, tm
         assert names(tmp_path / name) == names(folder)
         own, other = (json.loads((each / "config.json").read_text()) for each in (tmp_path / name, folder))
         assert own == other
-        assert_alike(tmp_path / name, folder)
+        assert_alike(tmp_path / name, folder, weights_dir)
     assert train_all(config, runs) == summaries  # finished: left alone
 
 
@@ -172,7 +174,7 @@ def free_port():
         return found.getsockname()[1]
 
 
-def test_two_processes_give_the_edit_of_one(alone, weights_dir, tmp_path):
+def test_two_processes_give_the_edit_of_one(weights_dir, tmp_path):
     """Of two prompts and two faces, a device a process; the second process has no file of the run."""
     folders = [tmp_path / "first", tmp_path / "second"]
     port, processes = free_port(), []
@@ -191,6 +193,6 @@ def test_two_processes_give_the_edit_of_one(alone, weights_dir, tmp_path):
     for prompt, name in (("surprised", "surprised"), ("blue eyes", "blue_eyes")):
         config.prompt = prompt
         train(config, tmp_path / name)
-        assert_alike(folders[0] / name, tmp_path / name)
+        assert_alike(folders[0] / name, tmp_path / name, weights_dir)
         summary = json.loads((folders[0] / name / "summary.json").read_text())
         assert summary["devices"] == 2
