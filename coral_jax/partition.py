@@ -70,8 +70,9 @@ def make_mesh(prompts: int, faces: int) -> Mesh:
 
 def make_step(mesh: Mesh) -> jax.stages.Wrapped:
     """`step.train_step_many` over a mesh, jitted: (state, frozen, key, settings) -> (state, metrics); donates the state."""
+    alone = mesh.shape[DATA] == 1  # no device holds other faces
     shard = jax.shard_map(
-        lambda *arguments: train_step_many(*arguments, mean=_mean),
+        train_step_many if alone else lambda *arguments: train_step_many(*arguments, mean=_mean),
         mesh=mesh,
         in_specs=(STATE, FROZEN, P(DATA), P()),
         out_specs=(STATE, P(PROMPT)),
