@@ -96,11 +96,13 @@ def _learn(
     """Train the runs together: their last state, stacked, and what the summaries say of it."""
     mesh = partition.make_mesh(len(runs), chosen.step.batch_size)
     with ExitStack() as files:
-        checkpoints = []
-        if partition.is_first():
-            checkpoints = [files.enter_context(Checkpoints(run.folder / "checkpoints")) for run in runs]
-        alike = partition.stack([fresh] * len(runs))
-        state = partition.from_first(lambda: partition.stack(newest_of_all(checkpoints, fresh)), alike)
+        checkpoints = []  # of the first process
+
+        def newest() -> TrainState:
+            checkpoints.extend(files.enter_context(Checkpoints(run.folder / "checkpoints")) for run in runs)
+            return partition.stack(newest_of_all(checkpoints, fresh))
+
+        state = partition.from_first(newest, partition.stack([fresh] * len(runs)))
         start = int(state.step)
         if partition.is_first():
             place = runs[0].folder if len(runs) == 1 else f"{len(runs)} folders in {runs[0].folder.parent}"
@@ -171,7 +173,7 @@ def _loop(
                 if bad := bad_weights(own):
                     raise NonFiniteError(f"{_of(run.prompt if several else None)}{bad[0]} is not finite after step {done}; "
                                          f"{_remedy(kept)}")  # fmt: skip
-            for own, writer in zip(states, checkpoints, strict=False):  # only the first process has writers
+            for own, writer in zip(states, checkpoints, strict=False):  # there are none in other processes
                 writer.save(done, own)
             kept, ready, clock = done, None, time.monotonic()
     return state
