@@ -23,6 +23,7 @@ from coral_jax.training import Run, train, train_all
 
 pytestmark = pytest.mark.usefixtures("quick")
 PROMPTS = ["surprised", "blue eyes"]
+NAMES = ["surprised", "blue_eyes"]  # of their folders
 TWO_DEVICES = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
 
 
@@ -174,25 +175,42 @@ def free_port():
         return found.getsockname()[1]
 
 
-def test_two_processes_give_the_edit_of_one(weights_dir, tmp_path):
-    """Of two prompts and two faces, a device a process; the second process has no file of the run."""
-    folders = [tmp_path / "first", tmp_path / "second"]
+def test_two_processes_go_on_from_one_and_give_its_edit(config, weights_dir, tmp_path, monkeypatch):
+    """Two prompts, two faces, a device a process: from checkpoints of one device; the second process has no file."""
+    config.method, config.batch_size, config.steps = "segment_global", 2, 4
+
+    def runs(folder):
+        return [Run(prompt, tmp_path / folder / name) for prompt, name in zip(PROMPTS, NAMES, strict=True)]
+
+    saves = []
+
+    def save(self, step, state, original=Checkpoints.save):
+        original(self, step, state)
+        saves.append(step)
+        if saves == [2, 2]:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Checkpoints, "save", save)
+        train_all(config, runs("first"))
     port, processes = free_port(), []
-    for index, folder in enumerate(folders):
+    for index, folder in enumerate(("first", "second")):
         command = [
-            sys.executable, "-m", "coral_jax.train", "--config=configs/surprised.py:domain=tiny,log_every=1,batch_size=2",
-            f"--config.weights_dir={weights_dir}", "--config.checkpoint_every=2", "--config.sheet_seeds=0-2",
-            "--config.prompts=surprised;blue eyes", f"--workdir={folder}", f"--hosts=localhost:{port},2,{index}",
+            sys.executable, "-m", "coral_jax.train", "--config=configs/surprised.py:domain=tiny,method=segment_global",
+            f"--config.weights_dir={weights_dir}", "--config.log_every=1", "--config.checkpoint_every=2",
+            "--config.sheet_seeds=0-2", "--config.batch_size=2", "--config.steps=4", "--config.prompts=surprised;blue eyes",
+            f"--workdir={tmp_path / folder}", f"--hosts=localhost:{port},2,{index}",
         ]  # fmt: skip
         processes.append(subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True))
-    errors = [process.communicate(timeout=600)[1] for process in processes]
+    try:
+        errors = [process.communicate(timeout=600)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
     assert [process.returncode for process in processes] == [0, 0], errors
-    assert not folders[1].exists()
-    config = run_config(weights_dir)
-    config.batch_size = 2
-    for prompt, name in (("surprised", "surprised"), ("blue eyes", "blue_eyes")):
-        config.prompt = prompt
-        train(config, tmp_path / name)
-        assert_alike(folders[0] / name, tmp_path / name, weights_dir)
-        summary = json.loads((folders[0] / name / "summary.json").read_text())
-        assert summary["devices"] == 2
+    assert not (tmp_path / "second").exists()
+    train_all(config, runs("one"))
+    for (_, found), (_, expected) in zip(runs("first"), runs("one"), strict=True):
+        summary = json.loads((found / "summary.json").read_text())
+        assert (summary["resumed_from"], summary["devices"], summary["prompts_together"]) == (2, 2, 2)
+        assert_alike(found, expected, weights_dir)
