@@ -14,48 +14,23 @@ import sys
 import time
 from pathlib import Path
 
-import jax
 import numpy as np
 from absl import flags
-from flax import nnx
 
+from benchmarks.networks import ffhq_config, random_network
 from converters import clip, engine, export, identity
 from coral_jax import commands, weights
 from coral_jax.artifact import write_json
 from coral_jax.domains import EMBEDDED
 from coral_jax.models.clip import CLIP, CLIPConfig
 from coral_jax.models.identity import Identity, IdentityConfig
-from coral_jax.models.stylegan2 import StyleGAN2, StyleGAN2Config
+from coral_jax.models.stylegan2 import StyleGAN2
 from coral_jax.tokenizer import Tokenizer
 
 _OUT = flags.DEFINE_string("out", "runs/real_sizes", "folder of all that is made")
 _SIZE = flags.DEFINE_integer("size", 1024, "resolution of the generator: a power of two from 64 to 1024")
 
 _TOKENIZER = EMBEDDED["toons"] / "tokenizer.json"
-
-
-def ffhq_config(size: int) -> StyleGAN2Config:
-    """StyleGAN2 config F: 512 channels through 64 px, halved at each resolution after."""
-    resolutions = [2**i for i in range(2, size.bit_length())]
-    return StyleGAN2Config(size, 512, 512, 8, tuple((r, min(512, 2**15 // r)) for r in resolutions))
-
-
-def random_network(network: type[nnx.Module], config: object) -> nnx.Module:
-    """A network at its initial values, drawn by numpy: compiling the initialisation of large ones takes longer."""
-    module = nnx.eval_shape(lambda: network(config, nnx.Rngs(0)))
-    rng = np.random.default_rng(0)
-    for path, variable in nnx.to_flat_state(nnx.state(module)):
-        value = rng.standard_normal(variable.shape, np.float32)
-        if path[-1] in ("scale", "var") or path[-2:] == ("modulation", "bias"):
-            value = np.ones_like(value)
-        elif value.ndim < 2:
-            value = 0.1 * value
-        elif network is not StyleGAN2:  # whose weights are scaled when used
-            value /= np.sqrt(np.prod(value.shape[:-1]))
-        elif path[0] == "mapping":
-            value *= 100
-        variable.set_value(jax.numpy.asarray(value))
-    return module
 
 
 def make_checkpoints(folder: Path, size: int) -> None:

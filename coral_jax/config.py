@@ -1,6 +1,8 @@
 """The configuration of a run: every field with its default, and how a run's settings follow from it."""
 
 import dataclasses
+import re
+from pathlib import Path
 from typing import NamedTuple
 
 import ml_collections
@@ -26,6 +28,7 @@ def base() -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
     # What to edit, and how.
     config.prompt = ""  # what the edited image should show
+    config.prompts = placeholder(str)  # several, instead: "happy;blue eyes", or a file with one a line
     config.domain = "toons"  # generator and the networks that go with it
     config.method = "attention_mapper"  # {segment,attention}_{global,mapper}: region selector and latent editor
     config.segmenter = placeholder(str)  # of the domain's segmenters, for segment_*; None: its default
@@ -71,6 +74,25 @@ def make(prompt: str, arg: str | None = "", **fields: object) -> ml_collections.
         except ValueError as error:
             raise ValueError(f"{part!r} after the config file's name; {key} is {kind.__name__}") from error
     return config
+
+
+def prompts_of(text: str) -> dict[str, str]:
+    """Several prompts, "happy;blue eyes" or the name of a file with one a line: each by its folder's name.
+
+    ValueError for none, and for two that would share a folder.
+    """
+    path = Path(text)
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else text.split(";")
+    prompts = [line.strip() for line in lines if line.strip()]
+    if not prompts:
+        raise ValueError('no prompts; give several as --config.prompts="happy;blue eyes", or a file with one a line')
+    folders = {}
+    for prompt in prompts:
+        name = re.sub(r"\W+", "_", prompt.lower()).strip("_")
+        if name in folders:
+            raise ValueError(f"the prompts {folders[name]!r} and {prompt!r} would share the folder {name}; leave one out")
+        folders[name] = prompt
+    return folders
 
 
 def resolve(config: ml_collections.ConfigDict, defaults: dict) -> RunSettings:

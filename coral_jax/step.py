@@ -5,6 +5,7 @@ the key and s alone, so a run resumed from a checkpoint goes on as if never stop
 """
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -19,6 +20,8 @@ from coral_jax.models.clip import CLIP
 from coral_jax.models.generator import Generator
 from coral_jax.models.identity import Identity
 from coral_jax.models.segmenter import MixtureSegmenter, PixelClassifier
+
+Mean = Callable[[tuple[Trainables, dict[str, jax.Array]]], tuple[Trainables, dict[str, jax.Array]]]
 
 _NUMBERS = ("truncation", "learning_rate", "region_learning_rate", "lambda_l2", "lambda_id", "lambda_area", "lambda_tv")
 
@@ -83,10 +86,14 @@ def init_state(settings: Settings, frozen: Frozen, key: jax.Array) -> TrainState
     return TrainState(jnp.zeros((), jnp.int32), trainables, optax.scale_by_adam().init(trainables))
 
 
-def sample_w_plus(frozen: Frozen, key: jax.Array, settings: Settings) -> jax.Array:
-    """Codes [batch_size, n_latent, w_dim] of z ~ N(0, I), truncated."""
+def draw_z(frozen: Frozen, key: jax.Array, step: jax.Array, settings: Settings) -> jax.Array:
+    """The faces of a step, z [batch_size, z_dim] ~ N(0, I); `key` is the run's, the same for every step."""
+    return jax.random.normal(jax.random.fold_in(key, step), (settings.batch_size, frozen.generator.z_dim))
+
+
+def w_plus_of(frozen: Frozen, z: jax.Array, settings: Settings) -> jax.Array:
+    """Codes [B, n_latent, w_dim] of z [B, z_dim], truncated."""
     generator = frozen.generator
-    z = jax.random.normal(key, (settings.batch_size, generator.z_dim))
     return generator.broadcast(generator.truncate(generator.mapping(z), settings.truncation))
 
 
@@ -132,19 +139,43 @@ def train_step(
     state: TrainState, frozen: Frozen, key: jax.Array, settings: Settings
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One step of Adam on fresh images: (state, metrics).  Pure; `key` is the run's, the same for every step."""
-    w_plus = sample_w_plus(frozen, jax.random.fold_in(key, state.step), settings)
-    scene = observe(frozen, w_plus, state.trainables.selector.needs_segments)
+    z = draw_z(frozen, key, state.step, settings)
+    scene = observe(frozen, w_plus_of(frozen, z, settings), state.trainables.selector.needs_segments)
     gradients, metrics = jax.grad(edit_loss, has_aux=True)(state.trainables, frozen, scene, settings)
-    updates, opt_state = optax.scale_by_adam().update(gradients, state.opt_state)
+    return TrainState(state.step + 1, *descend(state.trainables, state.opt_state, gradients, settings)), metrics
+
+
+def train_step_many(
+    state: TrainState, frozen: Frozen, z: jax.Array, settings: Settings, mean: Mean = lambda tree: tree
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """One step of P prompts at once on the faces z [B, z_dim], which are drawn once for all of them: (state, metrics).
+
+    frozen.text is [P, E]; all of the state but its step, and all metrics, have a leading axis P.  Each prompt's step is
+    `train_step`'s.  `mean` averages gradients and metrics over the devices that hold other faces.
+    """
+    scene = observe(frozen, w_plus_of(frozen, z, settings), state.trainables.selector.needs_segments)
+
+    def learn(trainables: Trainables, opt_state: optax.OptState, text: jax.Array) -> tuple:
+        gradient = jax.grad(edit_loss, has_aux=True)
+        gradients, metrics = mean(gradient(trainables, frozen._replace(text=text), scene, settings))
+        return *descend(trainables, opt_state, gradients, settings), metrics
+
+    trainables, opt_state, metrics = jax.vmap(learn)(state.trainables, state.opt_state, frozen.text)
+    return TrainState(state.step + 1, trainables, opt_state), metrics
+
+
+def descend(
+    trainables: Trainables, opt_state: optax.OptState, gradients: Trainables, settings: Settings
+) -> tuple[Trainables, optax.OptState]:
+    """Adam's next trainables and its state."""
+    updates, opt_state = optax.scale_by_adam().update(gradients, opt_state)
 
     def stepped(part: str, rate: float) -> object:
-        return jax.tree.map(lambda p, u: p - rate * u, getattr(state.trainables, part), getattr(updates, part))
+        return jax.tree.map(lambda p, u: p - rate * u, getattr(trainables, part), getattr(updates, part))
 
     # One Adam, two step sizes: a mapper with its equalised learning rate wants hundreds of times a mask's.
-    trainables = Trainables(
-        stepped("editor", settings.learning_rate), stepped("selector", settings.region_learning_rate)
-    )
-    return TrainState(state.step + 1, trainables, opt_state), metrics
+    editor = stepped("editor", settings.learning_rate)
+    return Trainables(editor, stepped("selector", settings.region_learning_rate)), opt_state
 
 
 def apply_edit(

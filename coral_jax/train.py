@@ -6,20 +6,32 @@ from absl import flags
 from ml_collections import config_flags
 
 from coral_jax import commands
-from coral_jax.training import train
+from coral_jax.config import prompts_of
+from coral_jax.partition import join
+from coral_jax.training import Run, train, train_all
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file, such as configs/surprised.py or configs/surprised.py:method=segment_global."
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; runs/<name of the config file> if not given.")
+_HOSTS = flags.DEFINE_string(
+    "hosts", None, "One process of several: auto (TPU pods, Slurm, Open MPI), or ADDRESS:PORT,PROCESSES,INDEX."
+)
 
 
 def main() -> None:
-    """Train the edit of --config in --workdir."""
+    """Train the edit of --config in --workdir, or each of --config.prompts in a folder of its own in there."""
     if not flags.FLAGS["config"].present:
         raise ValueError("no config; type python -m coral_jax.train --config=configs/surprised.py")
+    if _HOSTS.value:
+        join(_HOSTS.value)
+    config = _CONFIG.value
     name = commands.config_name(config_flags.get_config_filename(flags.FLAGS["config"]))
-    train(_CONFIG.value, Path(_WORKDIR.value or Path("runs") / name))
+    workdir = Path(_WORKDIR.value or Path("runs") / name)
+    if config.prompts is None:
+        train(config, workdir)
+    else:
+        train_all(config, [Run(prompt, workdir / folder) for folder, prompt in prompts_of(config.prompts).items()])
 
 
 if __name__ == "__main__":

@@ -5,13 +5,18 @@ import math
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import ml_collections
+import numpy as np
 
+from coral_jax import partition
 from coral_jax.artifact import Edit
-from coral_jax.checkpoints import Checkpoints, bad_weights
+from coral_jax.checkpoints import Checkpoints, bad_weights, newest_of_all
 from coral_jax.commands import NonFiniteError
 from coral_jax.config import RunSettings, resolve
 from coral_jax.domains import load_domain
@@ -20,10 +25,17 @@ from coral_jax.logs import MetricsLog, Progress
 from coral_jax.methods import get_method
 from coral_jax.models.precision import cast_all
 from coral_jax.outputs import write_outputs
-from coral_jax.step import Frozen, TrainState, init_state, jit_train_step
+from coral_jax.step import Frozen, TrainState, init_state
 from coral_jax.workdir import claim, finished
 
 Step = Callable[[TrainState], tuple[TrainState, dict]]
+
+
+class Run(NamedTuple):
+    """One prompt's run, and its folder."""
+
+    prompt: str
+    folder: Path
 
 
 def train(config: ml_collections.ConfigDict, workdir: Path) -> dict:
@@ -31,31 +43,85 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> dict:
 
     ValueError for mistakes in the config and for a folder of another configuration; NonFiniteError.
     """
+    return train_all(config, [Run(config.prompt, workdir)])[0]
+
+
+def train_all(config: ml_collections.ConfigDict, runs: list[Run]) -> list[dict]:
+    """Learn the edits of several prompts in one program: each folder is left as `train` leaves it, for its prompt.
+
+    Returns each summary.json (nothing in processes other than the first).  Runs that are finished are left alone.
+    """
     begun = time.monotonic()
     seeds = parse_seeds(config.sheet_seeds)
     get_method(config.method)
     domain = load_domain(config.domain, config.weights_dir)
     chosen = resolve(config, domain.settings)
     segmenter = config.segmenter or domain.default_segmenter
-    frozen = cast_all(domain.frozen(config.prompt, segmenter), config.dtype)
+    texts = [domain.frozen(run.prompt, segmenter).text for run in runs]
+    frozen = cast_all(domain.frozen(runs[0].prompt, segmenter), config.dtype)
     init_key, key = jax.random.split(jax.random.key(config.seed))
-    state = _init_state(chosen.step, frozen, init_key)
-    claim(workdir, _record(config, chosen) | {"segmenter": segmenter, "domain_fingerprint": domain.fingerprint})
-    if summary := finished(workdir):
-        print(f"{workdir} holds this run, finished; its figure is {workdir / 'sheet.png'}", file=sys.stderr)
-        return summary
-    with Checkpoints(workdir / "checkpoints") as checkpoints:
-        state = checkpoints.restore(state) or state
+    fresh = jax.device_get(_init_state(chosen.step, frozen, init_key))  # each prompt starts alike, as it would alone
+    record = _record(config, chosen) | {"segmenter": segmenter, "domain_fingerprint": domain.fingerprint}
+    left = partition.from_first(lambda: _claim(runs, record), np.zeros(len(runs), np.int32))
+    open_runs = [run for run, unfinished in zip(runs, left, strict=True) if unfinished]
+    if open_runs:
+        text = jnp.stack([text for text, unfinished in zip(texts, left, strict=True) if unfinished])
+        state, timing = _learn(config, chosen, open_runs, frozen._replace(text=text), fresh, key)
+
+        def write() -> np.ndarray:
+            for run, own in zip(open_runs, partition.unstack(state, len(open_runs)), strict=True):
+                trainables = jax.tree.map(jnp.asarray, own.trainables)
+                edit = Edit(run.prompt, domain, segmenter, chosen.step, chosen.steps, config.seed, chosen.tau, trainables)
+                write_outputs(run.folder, edit, seeds, timing, begun)
+            return np.zeros(())
+
+        partition.from_first(write, np.zeros(()))
+    return [finished(run.folder) for run in runs] if partition.is_first() else [{} for _ in runs]
+
+
+def _claim(runs: list[Run], record: dict) -> np.ndarray:
+    """Claims every run's folder: whether it is yet to be trained, for each."""
+    for run in runs:
+        claim(run.folder, record | {"prompt": run.prompt})
+    done = [finished(run.folder) is not None for run in runs]
+    for run, is_done in zip(runs, done, strict=True):
+        if is_done:
+            print(f"{run.folder} holds this run, finished; its figure is {run.folder / 'sheet.png'}", file=sys.stderr)
+    return np.array([not is_done for is_done in done], np.int32)
+
+
+def _learn(
+    config: ml_collections.ConfigDict, chosen: RunSettings, runs: list[Run], frozen: Frozen, fresh: TrainState, key: jax.Array
+) -> tuple[TrainState, dict]:
+    """Train the runs together: their last state, stacked, and what the summaries say of it."""
+    mesh = partition.make_mesh(len(runs), chosen.step.batch_size)
+    with ExitStack() as files:
+        checkpoints = []  # of the first process
+
+        def newest() -> TrainState:
+            checkpoints.extend(files.enter_context(Checkpoints(run.folder / "checkpoints")) for run in runs)
+            return partition.stack(newest_of_all(checkpoints, fresh))
+
+        state = partition.from_first(newest, partition.stack([fresh] * len(runs)))
         start = int(state.step)
-        print(f"{'going on from step ' + str(start) if start else 'starting'} in {workdir}; compiling", file=sys.stderr)
+        if partition.is_first():
+            place = runs[0].folder if len(runs) == 1 else f"{len(runs)} folders in {runs[0].folder.parent}"
+            print(f"{'going on from step ' + str(start) if start else 'starting'} in {place}, on {mesh.size} of "
+                  f"{jax.device_count()} device(s); compiling", file=sys.stderr)  # fmt: skip
+        state = partition.place(state, mesh, partition.STATE)
+        frozen = partition.place(frozen, mesh, partition.FROZEN)
+        key = partition.place_key(key, mesh)
         compiling = time.monotonic()
-        step = jit_train_step.lower(state, frozen, key, chosen.step).compile()
-        seconds_compile = time.monotonic() - compiling
-        with MetricsLog(workdir, start) as log:
-            state = _loop(lambda s: step(s, frozen, key, chosen.step), state, config, chosen.steps, checkpoints, log)
-    edit = Edit(config.prompt, domain, segmenter, chosen.step, chosen.steps, config.seed, chosen.tau, state.trainables)
-    timing = {"resumed_from": start, "seconds_compile": seconds_compile}
-    return write_outputs(workdir, edit, seeds, timing, begun)
+        step = partition.make_step(mesh).lower(state, frozen, key, chosen.step).compile()
+        timing = {
+            "resumed_from": start,
+            "seconds_compile": time.monotonic() - compiling,
+            "prompts_together": len(runs),
+            "devices": mesh.size,
+        }
+        logs = [files.enter_context(MetricsLog(run.folder, start)) for run in runs if partition.is_first()]
+        state = _loop(lambda s: step(s, frozen, key, chosen.step), state, config, chosen.steps, runs, checkpoints, logs)
+        return partition.fetch(state), timing
 
 
 def _loop(
@@ -63,24 +129,33 @@ def _loop(
     state: TrainState,
     config: ml_collections.ConfigDict,
     steps: int,
-    checkpoints: Checkpoints,
-    log: MetricsLog,
+    runs: list[Run],
+    checkpoints: list[Checkpoints],
+    logs: list[MetricsLog],
 ) -> TrainState:
     """Train from the state's step to `steps`.  Metrics are fetched after the next step is under way."""
     start = kept = int(state.step)
-    progress = Progress(f"{config.prompt}, {config.method}", start, steps)
+    several = len(runs) > 1
+    label = f"{len(runs)} prompts" if several else runs[0].prompt
+    progress = Progress(f"{label}, {config.method}", start, steps) if partition.is_first() else None
     pending, ready = [], None
     clock = time.monotonic()
 
     def report(done: int, metrics: list[dict]) -> None:
         nonlocal clock
-        metrics = jax.device_get(metrics)
-        check_finite(metrics, done - len(metrics) + 1, kept)
+        metrics = partition.fetch(metrics)
+        for index, run in enumerate(runs):
+            own = [{name: values[index] for name, values in row.items()} for row in metrics]
+            check_finite(own, done - len(metrics) + 1, kept, run.prompt if several else None)
         row = jax.tree.map(lambda *values: sum(values) / len(values), *metrics)
         now = time.monotonic()
-        log.write(done, row | {"seconds_per_step": (now - clock) / len(metrics)})
+        seconds = (now - clock) / len(metrics)
+        for index, log in enumerate(logs):
+            log.write(done, {name: values[index] for name, values in row.items()} | {"seconds_per_step": seconds})
         clock = now
-        progress.show(done, {name: row[f"loss/{name}"] for name in ("total", "clip")} | {"area": row["area"].mean()})
+        if progress:
+            terms = {name: row[f"loss/{name}"].mean() for name in ("total", "clip")}
+            progress.show(done, terms | {"area": row["area"].mean()})
 
     for done in range(start + 1, steps + 1):
         state, metrics = step(state)
@@ -93,21 +168,29 @@ def _loop(
             pending, ready = [], (done, pending)
         if saving:
             report(*ready)
-            if bad := bad_weights(state):
-                raise NonFiniteError(f"{bad[0]} is not finite after step {done}; {_remedy(kept)}")
-            checkpoints.save(done, state)
+            states = partition.unstack(partition.fetch(state), len(runs))
+            for run, own in zip(runs, states, strict=True):
+                if bad := bad_weights(own):
+                    raise NonFiniteError(f"{_of(run.prompt if several else None)}{bad[0]} is not finite after step {done}; "
+                                         f"{_remedy(kept)}")  # fmt: skip
+            for own, writer in zip(states, checkpoints, strict=False):  # there are none in other processes
+                writer.save(done, own)
             kept, ready, clock = done, None, time.monotonic()
     return state
 
 
-def check_finite(metrics: list[dict], first: int, kept: int) -> None:
+def check_finite(metrics: list[dict], first: int, kept: int, prompt: str | None = None) -> None:
     """NonFiniteError if a loss of steps first, first + 1, ... is NaN or infinite: names the term and the step."""
     for step, values in enumerate(metrics, start=first):
         terms = sorted(values, key=lambda name: name == "loss/total")  # the total is never the cause
         for name in terms:
             if name.startswith("loss/") and not math.isfinite(values[name]):
                 term = name.removeprefix("loss/")
-                raise NonFiniteError(f"the loss term {term} is {values[name]} at step {step}; {_remedy(kept)}")
+                raise NonFiniteError(f"{_of(prompt)}the loss term {term} is {values[name]} at step {step}; {_remedy(kept)}")
+
+
+def _of(prompt: str | None) -> str:
+    return f"prompt {prompt!r}: " if prompt else ""
 
 
 def _remedy(kept: int) -> str:
@@ -120,6 +203,6 @@ def _init_state(settings: object, frozen: Frozen, key: jax.Array) -> TrainState:
 
 
 def _record(config: ml_collections.ConfigDict, chosen: RunSettings) -> dict:
-    """All that decides a run's results, as it was decided; where the weights lie does not."""
-    record = {name: value for name, value in config.to_dict().items() if name != "weights_dir"}
+    """All that decides a run's results, as it was decided; where the weights lie and what is trained along do not."""
+    record = {name: value for name, value in config.to_dict().items() if name not in ("weights_dir", "prompts")}
     return record | dataclasses.asdict(chosen.step) | {"steps": chosen.steps, "tau": chosen.tau}

@@ -14,7 +14,7 @@ import pytest
 from conftest import REPOSITORY, run_config
 from PIL import Image
 
-from coral_jax import training, weights
+from coral_jax import partition, weights
 from coral_jax.checkpoints import Checkpoints
 from coral_jax.commands import NonFiniteError
 from coral_jax.logs import read_metrics
@@ -134,28 +134,29 @@ def test_segment_global_takes_its_own_defaults_and_segmenter(config, tmp_path):
     assert final_weights(tmp_path / "run")["selector.logits"].shape == (4, 5)
 
 
-class Sabotage:
-    """The compiled step, with the result of one step changed: in place of the jitted one."""
+def sabotage(monkeypatch, at, change):
+    """Change what one step of a run returns."""
 
-    def __init__(self, step, change):
-        self.step, self.change = step, change
+    def make_step(mesh, original=partition.make_step):
+        step = original(mesh)
 
-    def lower(self, *arguments):
-        compiled = training_step.lower(*arguments).compile()
+        def lower(*arguments):
+            compiled = step.lower(*arguments).compile()
 
-        def run(state, frozen, key, settings):
-            state, metrics = compiled(state, frozen, key, settings)
-            return self.change(state, metrics) if state.step == self.step else (state, metrics)
+            def run(state, *others):
+                state, metrics = compiled(state, *others)
+                return change(state, metrics) if state.step == at else (state, metrics)
 
-        return SimpleNamespace(compile=lambda: run)
+            return SimpleNamespace(compile=lambda: run)
 
+        return SimpleNamespace(lower=lower)
 
-training_step = training.jit_train_step
+    monkeypatch.setattr(partition, "make_step", make_step)
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_checkpoint(config, tmp_path, monkeypatch):
-    bad = {"loss/identity": np.float32("nan"), "loss/total": np.float32("nan")}
-    monkeypatch.setattr(training, "jit_train_step", Sabotage(4, lambda state, metrics: (state, metrics | bad)))
+    bad = {"loss/identity": np.full(1, np.nan, np.float32), "loss/total": np.full(1, np.nan, np.float32)}
+    sabotage(monkeypatch, 4, lambda state, metrics: (state, metrics | bad))
     message = "loss term identity is nan at step 4; the checkpoint of step 2 is the last"
     with pytest.raises(NonFiniteError, match=message):
         train(config, tmp_path / "run")
@@ -167,7 +168,7 @@ def test_non_finite_weights_are_never_saved(config, tmp_path, monkeypatch):
     def overflow(state, metrics):  # the update overflowed, the loss was still a number
         return jax.tree.map(lambda x: x * np.inf if x.dtype == np.float32 else x, state), metrics
 
-    monkeypatch.setattr(training, "jit_train_step", Sabotage(2, overflow))
+    sabotage(monkeypatch, 2, overflow)
     with pytest.raises(NonFiniteError, match="is not finite after step 2; try a lower --config.learning_rate"):
         train(config, tmp_path / "run")
     assert list((tmp_path / "run" / "checkpoints").iterdir()) == []

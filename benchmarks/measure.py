@@ -1,0 +1,92 @@
+"""How a compiled program is measured: time, compile time, memory, operations, and the device's own rate beside them."""
+
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from coral_jax.models import ops
+
+GROUP_SECONDS = 0.5  # runs shorter than this are timed in groups of about so long: dispatch overlaps, as in training
+
+
+def measure(program: jax.stages.Wrapped, arguments: tuple, feed: Callable, repeats: int, profile: str | None) -> dict:
+    """Compile program(*arguments) and time it `repeats` times, after one run to warm up; arguments may be donated.
+
+    `feed(result, arguments)` gives the next run's arguments.  Writes a jax.profiler trace of one more run into the
+    folder `profile`.  seconds_compile is from tracing on, without any cache; peak_bytes: `peak_bytes()` afterwards;
+    program_bytes: what XLA allocates for arguments, results and temporaries of the program.
+    """
+    jax.config.update("jax_enable_compilation_cache", False)
+    begun = time.monotonic()
+    compiled = program.lower(*arguments).compile()
+    seconds_compile = time.monotonic() - begun
+
+    def run(count: int) -> float:
+        nonlocal arguments
+        begun = time.monotonic()
+        for _ in range(count):
+            result = compiled(*arguments)
+            arguments = feed(result, arguments)
+        jax.block_until_ready(result)
+        return (time.monotonic() - begun) / count
+
+    run(1)
+    group = max(1, round(GROUP_SECONDS / run(1)))
+    times = [run(group) for _ in range(repeats)]
+    if profile:
+        with jax.profiler.trace(profile):
+            run(1)
+    memory = compiled.memory_analysis()
+    return {
+        "seconds": statistics.median(times),
+        "seconds_min": min(times),
+        "seconds_compile": seconds_compile,
+        "flops": flops(compiled),
+        "peak_bytes": peak_bytes(),
+        "program_bytes": memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        + memory.temp_size_in_bytes
+        - memory.alias_size_in_bytes,
+    }
+
+
+def flops(compiled: jax.stages.Compiled) -> float:
+    """Floating-point operations of a compiled program, by XLA's cost analysis."""
+    return compiled.cost_analysis()["flops"]
+
+
+def peak_bytes() -> int:
+    """Most memory so far: of the device where it says so, else of this process, Python, weights and compiler included."""
+    statistics_ = jax.local_devices()[0].memory_stats()
+    if statistics_ and "peak_bytes_in_use" in statistics_:
+        return statistics_["peak_bytes_in_use"]
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def convolution_rate(dtype: str) -> float:
+    """Operations a second of a 3x3 convolution of 512 to 512 channels at 64x64: what this device reaches on large ones."""
+    # A seventh of a second on two cores; on a GPU, ten at a time of a few milliseconds each.
+    batch, count = (1, 1) if jax.default_backend() == "cpu" else (64, 10)
+    x, kernel = jnp.ones((batch, 64, 64, 512), dtype), jnp.ones((3, 3, 512, 512), dtype)
+    conv = jax.jit(ops.conv2d).lower(x, kernel).compile()
+    times = []
+    for _ in range(4):  # the first is to warm up
+        begun = time.monotonic()
+        jax.block_until_ready([conv(x, kernel) for _ in range(count)])
+        times.append((time.monotonic() - begun) / count)
+    return flops(conv) / statistics.median(times[1:])
+
+
+def in_own_process(module: str, arguments: list[str]) -> dict:
+    """Run `python -m MODULE ARGUMENTS`, whose last line of output is JSON, in a process whose memory is its own."""
+    done = subprocess.run([sys.executable, "-m", module, *arguments], stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise ValueError(f"python -m {module} {' '.join(arguments)} failed; its message is above")
+    return json.loads(done.stdout.strip().splitlines()[-1])

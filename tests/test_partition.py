@@ -1,0 +1,216 @@
+"""Several prompts, devices and processes give the edits that one prompt on one device gives."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from conftest import REPOSITORY, quick_compile, run_config
+
+from coral_jax.artifact import load_edit
+from coral_jax.checkpoints import Checkpoints, newest_of_all
+from coral_jax.config import make, prompts_of
+from coral_jax.latents import w_plus_of_seeds
+from coral_jax.logs import read_metrics
+from coral_jax.partition import join, make_mesh
+from coral_jax.step import Settings, init_state
+from coral_jax.training import Run, train, train_all
+
+pytestmark = pytest.mark.usefixtures("quick")
+PROMPTS = ["surprised", "blue eyes"]
+NAMES = ["surprised", "blue_eyes"]  # of their folders
+TWO_DEVICES = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+
+
+def assert_alike(folder, other, weights_dir):
+    """The same images, masks and losses, to rounding.
+
+    Not the same weights: Adam divides a gradient of nearly zero by its own size, and with it its rounding.
+    """
+    edits = [load_edit(each, weights_dir) for each in (folder, other)]
+    codes = w_plus_of_seeds(edits[0].domain.generator, list(range(4)), 0.8)
+    drawn = [edit.apply(codes, tau=0.0) for edit in edits]
+    assert np.abs(drawn[1][0] - drawn[1][1]).max() > 0.01  # an edit at all
+    for ours, theirs in zip(*map(jax.tree.leaves, drawn), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3 * np.abs(theirs).max())
+    for ours, theirs in zip(*(read_metrics(each / "metrics.jsonl") for each in (folder, other)), strict=True):
+        assert ours["step"] == theirs["step"]
+        for name in ours.keys() - {"step", "seconds_per_step"}:
+            np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-3, atol=1e-6, err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def alone(trained, weights_dir, tmp_path_factory):
+    """The folder of each prompt trained alone."""
+    folder = tmp_path_factory.mktemp("alone") / "blue_eyes"
+    config = run_config(weights_dir)
+    config.prompt = "blue eyes"
+    with quick_compile():
+        train(config, folder)
+    return {"surprised": trained.folder, "blue_eyes": folder}
+
+
+def names(folder):
+    return {entry.name.split(".out.")[0] for entry in folder.iterdir()}
+
+
+def test_prompts_trained_together_leave_what_each_alone_leaves(alone, config, weights_dir, tmp_path, monkeypatch):
+    """Killed on the way, after the first of two prompts has saved its fourth step, and going on from the second."""
+    runs = [Run("surprised", tmp_path / "surprised"), Run("blue eyes", tmp_path / "blue_eyes")]
+    saves = []
+
+    def save(self, step, state, original=Checkpoints.save):
+        original(self, step, state)
+        saves.append(step)
+        if saves == [2, 2, 4]:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Checkpoints, "save", save)
+    with pytest.raises(KeyboardInterrupt):
+        train_all(config, runs)
+    summaries = train_all(config, runs)
+    assert saves == [2, 2, 4, 4, 4, 6, 6]
+    assert [summary["prompt"] for summary in summaries] == PROMPTS
+    assert summaries[0]["resumed_from"] == 2 and summaries[0]["prompts_together"] == 2
+    for name, folder in alone.items():
+        assert names(tmp_path / name) == names(folder)
+        own, other = (json.loads((each / "config.json").read_text()) for each in (tmp_path / name, folder))
+        assert own == other
+        assert_alike(tmp_path / name, folder, weights_dir)
+    assert train_all(config, runs) == summaries  # finished: left alone
+
+
+def test_runs_start_from_the_newest_step_that_all_have(domain, tmp_path):
+    fresh = jax.device_get(init_state(Settings("segment_global"), domain.frozen("surprised"), jax.random.key(0)))
+    with Checkpoints(tmp_path / "a") as first, Checkpoints(tmp_path / "b") as second:
+        assert newest_of_all([first, second], fresh) == [fresh, fresh]
+        for step in (2, 4):
+            first.save(step, fresh._replace(step=np.int32(step)))
+        second.save(2, fresh._replace(step=np.int32(2)))
+        assert [int(state.step) for state in newest_of_all([first, second], fresh)] == [2, 2]
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [(" ; ", "no prompts; give several as"), ("Blue eyes;blue  eyes", "would share the folder blue_eyes")],
+)
+def test_prompts_that_cannot_be_told_apart_are_refused(text, message):
+    with pytest.raises(ValueError, match=message):
+        prompts_of(text)
+
+
+def test_prompts_come_from_the_command_line_or_a_file(tmp_path):
+    expected = {"happy": "happy", "blue_eyes": "blue eyes"}
+    assert prompts_of("happy; blue eyes;") == expected
+    (tmp_path / "prompts.txt").write_text("happy\n\nblue eyes\n")
+    assert prompts_of(str(tmp_path / "prompts.txt")) == expected
+    assert make("happy").prompts is None
+
+
+@pytest.mark.parametrize("hosts", ["here", "10.0.0.1,2,0", "10.0.0.1:99,2,2"])
+def test_hosts_that_cannot_be_read_are_explained(hosts):
+    with pytest.raises(ValueError, match="cannot be read; give --hosts=auto, or --hosts=ADDRESS:PORT"):
+        join(hosts)
+
+
+@pytest.mark.parametrize(
+    "devices, prompts, faces, expected",
+    [(1, 8, 3, (1, 1)), (8, 1, 3, (1, 3)), (8, 8, 3, (8, 1)), (8, 2, 4, (2, 4)), (4, 8, 4, (1, 4)), (8, 3, 1, (3, 1))],
+)
+def test_the_mesh_uses_as_many_devices_as_can_share_evenly(devices, prompts, faces, expected, monkeypatch):
+    monkeypatch.setattr(jax, "devices", lambda: list(range(devices)))
+    monkeypatch.setattr(jax, "make_mesh", lambda shape, *_, **__: shape)
+    assert make_mesh(prompts, faces) == expected
+
+
+PROGRAM = """
+import sys
+import jax, jax.numpy as jnp, numpy as np
+from coral_jax import partition
+from coral_jax.domains import load_domain
+from coral_jax.step import Settings, draw_z, init_state, train_step_many
+
+frozen, settings, key = load_domain("tiny").frozen("surprised"), Settings("attention_mapper", batch_size=4), jax.random.key(1)
+state = jax.device_get(jax.jit(init_state)(settings, frozen, key))
+prompts = int(sys.argv[1])
+frozen = frozen._replace(text=jnp.stack([frozen.text, -frozen.text][:prompts]))
+state = partition.stack([state] * prompts)
+one = jax.jit(lambda s, f: train_step_many(s, f, draw_z(f, key, s.step, settings), settings))(state, frozen)
+mesh = partition.make_mesh(prompts, 4 if sys.argv[2] == "data" else 1)
+print(dict(mesh.shape), file=sys.stderr)
+placed = partition.place(state, mesh, partition.STATE), partition.place(frozen, mesh, partition.FROZEN)
+compiled = partition.make_step(mesh).lower(*placed, partition.place_key(key, mesh), settings).compile()
+many = compiled(*placed, partition.place_key(key, mesh), settings)
+gradients = zip(jax.tree.leaves(one[0].opt_state.mu), jax.tree.leaves(many[0].opt_state.mu), strict=True)
+for a, b in gradients:
+    np.testing.assert_allclose(b, a, rtol=1e-4, atol=1e-4 * float(jnp.max(jnp.abs(a))))
+for name in one[1]:
+    np.testing.assert_allclose(many[1][name], one[1][name], rtol=1e-5, atol=1e-6, err_msg=name)
+np.testing.assert_allclose(many[1]["loss/total"], one[1]["loss/total"], rtol=1e-6)
+print(compiled.as_text())
+"""
+
+
+@pytest.mark.parametrize("prompts, axis, sums", [(1, "data", 1), (2, "data", 1), (2, "prompt", 0)])
+def test_the_step_on_two_devices_meets_once(weights_dir, tmp_path, prompts, axis, sums):
+    """Exactly one all-reduce, of gradients and metrics together, and nothing gathered; the loss of one device."""
+    environment = os.environ | TWO_DEVICES | {"CORAL_JAX_WEIGHTS": str(weights_dir)}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(prompts), axis], cwd=REPOSITORY, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    operations = re.findall(r" (all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)[\w-]*\(", done.stdout)
+    assert operations == ["all-reduce"] * sums
+    assert f"'{axis}': 2" in done.stderr
+
+
+def free_port():
+    with socket.socket() as found:
+        found.bind(("localhost", 0))
+        return found.getsockname()[1]
+
+
+def test_two_processes_go_on_from_one_and_give_its_edit(config, weights_dir, tmp_path, monkeypatch):
+    """Two prompts, two faces, a device a process: from checkpoints of one device; the second process has no file."""
+    config.method, config.batch_size, config.steps = "segment_global", 2, 4
+
+    def runs(folder):
+        return [Run(prompt, tmp_path / folder / name) for prompt, name in zip(PROMPTS, NAMES, strict=True)]
+
+    saves = []
+
+    def save(self, step, state, original=Checkpoints.save):
+        original(self, step, state)
+        saves.append(step)
+        if saves == [2, 2]:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Checkpoints, "save", save)
+        train_all(config, runs("first"))
+    port, processes = free_port(), []
+    for index, folder in enumerate(("first", "second")):
+        command = [
+            sys.executable, "-m", "coral_jax.train", "--config=configs/surprised.py:domain=tiny,method=segment_global",
+            f"--config.weights_dir={weights_dir}", "--config.log_every=1", "--config.checkpoint_every=2",
+            "--config.sheet_seeds=0-2", "--config.batch_size=2", "--config.steps=4", "--config.prompts=surprised;blue eyes",
+            f"--workdir={tmp_path / folder}", f"--hosts=localhost:{port},2,{index}",
+        ]  # fmt: skip
+        processes.append(subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True))
+    try:
+        errors = [process.communicate(timeout=600)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0, 0], errors
+    assert not (tmp_path / "second").exists()
+    train_all(config, runs("one"))
+    for (_, found), (_, expected) in zip(runs("first"), runs("one"), strict=True):
+        summary = json.loads((found / "summary.json").read_text())
+        assert (summary["resumed_from"], summary["devices"], summary["prompts_together"]) == (2, 2, 2)
+        assert_alike(found, expected, weights_dir)
