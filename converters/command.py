@@ -6,7 +6,7 @@ from pathlib import Path
 
 from absl import flags
 
-from coral_jax import commands
+from coral_jax import commands, weights
 
 
 def run(convert: Callable[..., str], **options: str) -> None:
@@ -31,6 +31,11 @@ def run(convert: Callable[..., str], **options: str) -> None:
         print(convert(checkpoint, out, **values))
 
     commands.run(main)
+
+
+def origin(checkpoint: Path) -> dict[str, str]:
+    """What a converted file's metadata says of the file it was made from: its name and SHA-256."""
+    return {"source": checkpoint.name, "source_sha256": weights.fingerprint(checkpoint)}
 
 
 def check_new(path: Path) -> None:

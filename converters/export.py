@@ -33,7 +33,8 @@ def convert(checkpoint: Path, out: Path, format: str | None) -> str:
     if format == "nvidia":
         if out.suffix != ".safetensors":
             raise ValueError(f"--format=nvidia writes safetensors; name --out {out.with_suffix('.safetensors')}")
-        weights.save_tensors(out, nvidia_arrays(generator), {"architecture": "stylegan2-ada-pytorch G_ema"})
+        metadata = command.origin(checkpoint) | {"architecture": "stylegan2-ada-pytorch G_ema"}
+        weights.save_tensors(out, nvidia_arrays(generator), metadata)
     else:
         weights.write_bytes(out, rosinality_bytes(generator))
     return f"{out}: {constructor(generator.config, format)}"
