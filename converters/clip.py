@@ -48,7 +48,8 @@ def convert(checkpoint: Path, out: Path, tokenizer: str | None = None, activatio
     else in the installed open_clip or OpenAI's clip. activation: of ACTIVATIONS, for a checkpoint that does not say it.
     """
     tokenizer_out = out.with_name("tokenizer.json")
-    command.check_new(tokenizer_out)
+    if tokenizer_out.exists():
+        raise ValueError(f"{tokenizer_out} is there already, of another CLIP; give an --out in another folder")
     vocabulary = Path(tokenizer) if tokenizer else find_vocabulary(checkpoint)
     source = read_source(checkpoint)
     config = config_of(source, activation)

@@ -28,6 +28,8 @@ def run(convert: Callable[..., str], **options: str) -> None:
         if not checkpoint.exists():
             raise ValueError(f"there is no {checkpoint}; give the checkpoint's path with --checkpoint=FILE")
         check_new(out)
+        if not out.suffix:
+            raise ValueError(f"--out={out} would be a file without a suffix; name one, such as --out={out / 'x.safetensors'}")
         print(convert(checkpoint, out, **values))
 
     commands.run(main)
@@ -40,6 +42,8 @@ def origin(checkpoint: Path) -> dict[str, str]:
 
 def check_new(path: Path) -> None:
     """Raise ValueError where there is a file or folder already: converters overwrite nothing."""
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; give a file in it, such as --out={path / 'x.safetensors'}")
     if path.exists():
         raise ValueError(f"{path} is there already; give another --out or remove it")
 
