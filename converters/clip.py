@@ -48,14 +48,15 @@ def convert(checkpoint: Path, out: Path, tokenizer: str | None = None, activatio
     else in the installed open_clip or OpenAI's clip. activation: of ACTIVATIONS, for a checkpoint that does not say it.
     """
     tokenizer_out = out.with_name("tokenizer.json")
-    command.check_new(tokenizer_out)
+    if tokenizer_out.exists():
+        raise ValueError(f"{tokenizer_out} is there already, of another CLIP; give an --out in another folder")
     vocabulary = Path(tokenizer) if tokenizer else find_vocabulary(checkpoint)
     source = read_source(checkpoint)
     config = config_of(source, activation)
     text = tokenizer_json(vocabulary, config)
     clip = load(source, config, str(checkpoint))
     del source
-    weights.save(out, clip)
+    weights.save(out, clip, metadata=command.origin(find_weights(checkpoint)[0]))
     weights.write_bytes(tokenizer_out, text)
     return (
         f"{out}: CLIP, ViT of {config.image_size} px in patches of {config.patch_size}, width {config.vision_width} x "
@@ -76,10 +77,18 @@ def load(source: Source, config: CLIPConfig, origin: str) -> CLIP:
 
 def read_source(checkpoint: Path) -> Source:
     """Read a file or folder; ValueError for a folder without weights, and for a CLIP that is not like OpenAI's."""
+    file, said = find_weights(checkpoint)
+    return _source(reading.read(file), **said)
+
+
+def find_weights(checkpoint: Path) -> tuple[Path, dict]:
+    """The file of weights in a folder (or the file given), and fields of `Source` that a config beside it tells.
+
+    ValueError for a folder without weights, and for a config of a CLIP that is not like OpenAI's.
+    """
     if not checkpoint.is_dir():
         beside = checkpoint.parent / "open_clip_config.json"
-        said = _said_by_open_clip(_json(beside)) if beside.is_file() else {}
-        return _source(reading.read(checkpoint), **said)
+        return checkpoint, _said_by_open_clip(_json(beside)) if beside.is_file() else {}
     preprocessing = checkpoint / "preprocessor_config.json"
     if preprocessing.is_file():
         read = _json(preprocessing)
@@ -90,8 +99,7 @@ def read_source(checkpoint: Path) -> Source:
     ):
         found = [checkpoint / name for name in names if (checkpoint / name).is_file()]
         if found and (checkpoint / config).is_file():
-            said = says(_json(checkpoint / config))
-            return _source(reading.read(found[0]), **said)
+            return found[0], says(_json(checkpoint / config))
     raise ValueError(
         f"{checkpoint} has no config.json with model.safetensors or pytorch_model.bin (Hugging Face), nor "
         "open_clip_config.json with open_clip's; fetch them into it, or give a file"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from absl import flags
 
-from coral_jax import commands
+from coral_jax import commands, weights
 
 
 def run(convert: Callable[..., str], **options: str) -> None:
@@ -28,13 +28,22 @@ def run(convert: Callable[..., str], **options: str) -> None:
         if not checkpoint.exists():
             raise ValueError(f"there is no {checkpoint}; give the checkpoint's path with --checkpoint=FILE")
         check_new(out)
+        if not out.suffix:
+            raise ValueError(f"--out={out} would be a file without a suffix; name one, such as --out={out / 'x.safetensors'}")
         print(convert(checkpoint, out, **values))
 
     commands.run(main)
 
 
+def origin(checkpoint: Path) -> dict[str, str]:
+    """What a converted file's metadata says of the file it was made from: its name and SHA-256."""
+    return {"source": checkpoint.name, "source_sha256": weights.fingerprint(checkpoint)}
+
+
 def check_new(path: Path) -> None:
     """Raise ValueError where there is a file or folder already: converters overwrite nothing."""
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; give a file in it, such as --out={path / 'x.safetensors'}")
     if path.exists():
         raise ValueError(f"{path} is there already; give another --out or remove it")
 

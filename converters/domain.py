@@ -63,6 +63,7 @@ def make_domain(
     clip = clip / "clip.safetensors" if clip.is_dir() else clip
     tokenizer = clip.with_name("tokenizer.json")
     network = _load(load_generator, generator, "stylegan2")
+    network.content_rows = chosen.content_rows(network.layers[-1].resolution)
     context = _check_tokenizer(tokenizer, _load(load_clip, clip, "clip").config)
     _check_template(template, chosen, network, identity)
     files = {"generator.safetensors": generator, "clip.safetensors": clip, "tokenizer.json": tokenizer}
@@ -72,13 +73,14 @@ def make_domain(
     with _whole_folder(folder) as partial:
         for file, source in files.items():
             shutil.copyfile(source, partial / file)
-        sources = {file: str(source) for file, source in files.items()}
+        sources = {file: {"path": str(source)} | _original(source) for file, source in files.items()}
         segmenters = {}
         if segmenter_fit:
             weights.save(partial / "mixture.safetensors", fit_segmenter(network, chosen.settings["truncation"]), np.float16)
             segmenters["mixture"] = "mixture.safetensors"
-            sources["mixture.safetensors"] = f"fitted to {FIT_FACES} faces of the generator"
-        _describe(partial, name, sources, segmenters, context, chosen.settings)
+            sources["mixture.safetensors"] = {"path": f"fitted to {FIT_FACES} faces of the generator"}
+        bars = {} if network.content_rows is None else {"content_rows": network.content_rows}
+        _describe(partial, name, sources, segmenters, context, bars | {"settings": chosen.settings})
     parts = [f"{network.layers[-1].resolution} px, {network.n_latent} codes", "identity" if identity else "no identity"]
     parts += ["mixture of 5 segments" if segmenters else "no segmenter (segment_* methods need --segmenter_fit)"]
     return f"{folder}: domain {name} ({', '.join(parts)}), settings of the template {template}; use it with :domain={name}"
@@ -98,9 +100,9 @@ def _whole_folder(folder: Path) -> Iterator[Path]:
 
 
 def _describe(
-    folder: Path, name: str, sources: dict[str, str], segmenters: dict[str, str], context: int, settings: dict[str, float]
+    folder: Path, name: str, sources: dict[str, dict], segmenters: dict[str, str], context: int, conventions: dict
 ) -> None:
-    """Write domain.json beside the files that `sources` names."""
+    """Write domain.json beside the files that `sources` names; `conventions` are further fields of it."""
     description = {
         "name": name,
         "generator": "generator.safetensors",
@@ -110,10 +112,19 @@ def _describe(
         "default_segmenter": next(iter(segmenters), None),
         "tokenizer": "tokenizer.json",
         "context": context,
-        "settings": settings,
-        "sources": {file: {"path": path, "sha256": weights.fingerprint(folder / file)} for file, path in sources.items()},
+        **conventions,
+        "sources": {file: said | {"sha256": weights.fingerprint(folder / file)} for file, said in sources.items()},
     }
     weights.write_bytes(folder / "domain.json", (json.dumps(description, indent=2) + "\n").encode())
+
+
+def _original(path: Path) -> dict[str, str]:
+    """Which checkpoint a file was converted from: its `source` and `source_sha256`, where the file says so."""
+    if path.suffix == ".json":  # the tokenizer
+        return {}
+    with safetensors.safe_open(path, framework="numpy") as file:
+        metadata = file.metadata()
+    return {name: metadata[name] for name in ("source", "source_sha256") if name in metadata}
 
 
 def fit_segmenter(generator: Generator, truncation: float, faces: int = FIT_FACES) -> MixtureSegmenter:
@@ -133,9 +144,13 @@ def fit_segmenter(generator: Generator, truncation: float, faces: int = FIT_FACE
     width = sum(channels for _, channels in layers)
     per_face = max(FIT_PIXELS, -(-10 * width // faces))
     codes = w_plus_of_seeds(generator, list(range(faces)), truncation)
+    drawn = np.arange(resolution**2)
+    if generator.content_rows is not None:  # bars are no segment
+        first, end = (row * resolution * resolution // generator.layers[-1].resolution for row in generator.content_rows)
+        drawn = drawn[first:end]
     rng, progress, pixels = np.random.default_rng(0), Progress("drawing faces to segment", 0, faces), []
     for index in range(faces):
-        places = rng.choice(resolution**2, min(per_face, resolution**2), replace=False)
+        places = rng.choice(drawn, min(per_face, len(drawn)), replace=False)
         pixels.append(np.asarray(_pixels(generator, codes[index : index + 1], jnp.asarray(places), layers, resolution)))
         progress.show(index + 1, {})
     config = MixtureSegmenterConfig(layers, resolution, components=min(_COMPONENTS, width))
@@ -198,7 +213,7 @@ def _check_tokenizer(path: Path, config: object) -> int:
 def _check_template(name: str, template: Template, generator: Generator, identity: Path | None) -> None:
     size = generator.layers[-1].resolution
     if template.size not in (None, size):
-        fitting = [other for other, t in TEMPLATES.items() if t.size in (None, size)]
+        fitting = [other for other, t in TEMPLATES.items() if t.size in (None, size) and t.faces == template.faces]
         raise ValueError(
             f"the template {name} is for generators of {template.size} px, and this one draws {size} px; "
             f"give --template={' or '.join(fitting)}"

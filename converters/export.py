@@ -24,7 +24,8 @@ FORMATS = ("rosinality", "nvidia")
 def convert(checkpoint: Path, out: Path, format: str | None) -> str:
     """Write the generator in `checkpoint`, of this program, in another program's format; the line says how to load it."""
     if format not in FORMATS:
-        raise ValueError(f"there is no format {format!r}; type --format={' or --format='.join(FORMATS)}")
+        wrong = "no --format" if format is None else f"there is no format {format!r}"
+        raise ValueError(f"{wrong}; type --format={' or --format='.join(FORMATS)}")
     generator = weights.load(checkpoint)
     if not isinstance(generator, StyleGAN2):
         raise ValueError(
@@ -33,7 +34,8 @@ def convert(checkpoint: Path, out: Path, format: str | None) -> str:
     if format == "nvidia":
         if out.suffix != ".safetensors":
             raise ValueError(f"--format=nvidia writes safetensors; name --out {out.with_suffix('.safetensors')}")
-        weights.save_tensors(out, nvidia_arrays(generator), {"architecture": "stylegan2-ada-pytorch G_ema"})
+        metadata = command.origin(checkpoint) | {"architecture": "stylegan2-ada-pytorch G_ema"}
+        weights.save_tensors(out, nvidia_arrays(generator), metadata)
     else:
         weights.write_bytes(out, rosinality_bytes(generator))
     return f"{out}: {constructor(generator.config, format)}"
@@ -53,7 +55,7 @@ def rosinality_bytes(generator: StyleGAN2) -> bytes:
     try:
         import torch
     except ImportError as error:
-        raise ValueError('a .pt is written with torch; type pip install ".[convert]"') from error
+        raise ValueError('a .pt is written with torch; type pip install -e ".[convert]"') from error
     config = generator.config
     if config.z_dim != config.w_dim:
         raise ValueError(

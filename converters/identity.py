@@ -25,7 +25,7 @@ def convert(checkpoint: Path, out: Path) -> str:
     """Convert a file; the line says what was made. ValueError for another network's weights."""
     source = tensors_of(reading.read(checkpoint))
     identity = load(source, str(checkpoint))
-    weights.save(out, identity)
+    weights.save(out, identity, metadata=command.origin(checkpoint))
     config = identity.config
     return (
         f"{out}: identity network of {sum(config.units)} units, widths {', '.join(map(str, config.widths))}, "

@@ -56,7 +56,7 @@ _NVIDIA_BLOCKS = (
 def convert(checkpoint: Path, out: Path) -> str:
     """Convert a file; the line says what was made. ValueError for another network's weights."""
     inception, form = load(reading.read(checkpoint), str(checkpoint))
-    weights.save(out, inception)
+    weights.save(out, inception, metadata=command.origin(checkpoint))
     return f"{out}: Inception-v3 of 2015-12-05 for FID, 299 px to 2048 features, from the weights of {form}"
 
 

@@ -24,7 +24,7 @@ def convert(checkpoint: Path, out: Path) -> str:
     if out.suffix != ".safetensors":
         raise ValueError(f"latents are written as safetensors; name --out {out.with_suffix('.safetensors')}")
     latents = faces(array_of(load(checkpoint), str(checkpoint)), str(checkpoint))
-    weights.save_tensors(out, {"w_plus" if latents.ndim == 3 else "w": latents}, {})
+    weights.save_tensors(out, {"w_plus" if latents.ndim == 3 else "w": latents}, command.origin(checkpoint))
     codes = f"{latents.shape[1]} codes w_plus" if latents.ndim == 3 else "one code w"
     return f"{out}: {len(latents)} face(s), {codes} of {latents.shape[-1]} each"
 

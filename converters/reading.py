@@ -27,6 +27,8 @@ def read(path: str | os.PathLike) -> object:
     ValueError if there is no such file, or it is of none of them.
     """
     path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; give the checkpoint file in it")
     if not path.is_file():
         raise ValueError(f"there is no file {path}; give the checkpoint's path")
     with open(path, "rb") as file:
@@ -44,8 +46,11 @@ def read(path: str | os.PathLike) -> object:
 
 
 def read_safetensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """Read the named arrays of a safetensors file, as they are stored; ValueError if it is not one."""
-    return weights.load_tensors(path)[0]
+    """Read the named arrays of a safetensors file, as they are stored; ValueError if it is not one, or is this program's."""
+    tensors, metadata = weights.load_tensors(path)
+    if metadata.get("architecture") in weights.ARCHITECTURES:
+        raise ValueError(f"{path} is a file of this program already, and needs no conversion; use it as it is")
+    return tensors
 
 
 def read_torch(path: str | os.PathLike) -> object:
@@ -63,7 +68,7 @@ def read_torch(path: str | os.PathLike) -> object:
     try:
         import torch
     except ImportError as error:
-        raise ValueError(f'{path} is read with torch; type pip install ".[convert]"') from error
+        raise ValueError(f'{path} is read with torch; type pip install -e ".[convert]"') from error
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):  # training options; an object without methods
             loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=archive)

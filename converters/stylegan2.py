@@ -57,7 +57,7 @@ _TENSORFLOW_CONV = _TENSORFLOW_RGB | {"noise_strength": ("noise_strength", SAME)
 def convert(checkpoint: Path, out: Path) -> str:
     """Convert a file; the lines say what was made and what had to be made up. ValueError for what is not a StyleGAN2."""
     generator, notes = load(reading.read(checkpoint), str(checkpoint))
-    weights.save(out, generator)
+    weights.save(out, generator, metadata=command.origin(checkpoint))
     return "\n".join([*notes, f"{out}: {describe(generator)}"])
 
 

@@ -5,6 +5,7 @@ says nothing.  The other numbers are ours: lambda_l2 is StyleCLIP's mapper's, pe
 lambda_area and lambda_tv are guessed.  None was tuned on these generators: try the prompt with a few before you trust one.
 """
 
+from fractions import Fraction
 from typing import NamedTuple
 
 _FACES = {
@@ -20,18 +21,28 @@ _OBJECTS = {name: value for name, value in _FACES.items() if name != "lambda_id"
 
 
 class Template(NamedTuple):
-    """Settings of a kind of generator; `size` in pixels is checked, where given; `faces`: an identity network makes sense."""
+    """Settings of a kind of generator; `size` in pixels is checked, where given; `faces`: an identity network makes sense.
+
+    bars: the share of the image's height that is a bar above the picture, and as much below.
+    """
 
     settings: dict[str, float]
     size: int | None = None
     faces: bool = True
+    bars: Fraction = Fraction(0)
+
+    def content_rows(self, size: int) -> tuple[int, int] | None:
+        """(first, end) of the picture's rows in an image of `size` rows; None where all are."""
+        bar = int(self.bars * size)
+        return (bar, size - bar) if bar else None
 
 
 TEMPLATES = {
     "ffhq": Template(_FACES, 1024),
     "ffhq_512": Template(_FACES, 512),
     "ffhq_256": Template(_FACES, 256),
-    "cars": Template(_OBJECTS, 512, faces=False),  # 16 codes; pictures of 512x384, black above and below
+    # LSUN's cars are 4:3, and were padded with black: of 512 px, rows 64 to 448 are the picture.
+    "cars": Template(_OBJECTS, faces=False, bars=Fraction(1, 8)),
     "sketch": Template(_DRAWN),
     "pixar": Template(_DRAWN),
 }

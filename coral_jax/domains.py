@@ -6,8 +6,10 @@
      "identity": "identity.safetensors" or null, "segmenters": {"mixture": "mixture.safetensors"},
      "default_segmenter": "mixture" or null, "classifier": "classifier.safetensors" (optional, evaluation only),
      "tokenizer": "tokenizer.json", "context": 32,
+     "content_rows": [64, 448] (optional: the picture's rows of what the generator draws, where the rest are bars),
      "settings": {"tau": 0.85, "lambda_area": 1e-4, "methods": {"segment_global": {"steps": 300}}},
-     "sources": {"generator.safetensors": {"path": "where it came from", "sha256": "..."}} (optional, checked)}
+     "sources": {"generator.safetensors": {"path": "where it came from", "sha256": "...",
+         "source": "the checkpoint that was converted", "source_sha256": "..."}} (optional, sha256 checked)}
 """
 
 import hashlib
@@ -30,7 +32,7 @@ from coral_jax.tokenizer import Tokenizer
 EMBEDDED = {"toons": Path(__file__).parent / "toons" / "weights"}  # domains that come with the package
 WEIGHTS_VARIABLE = "CORAL_JAX_WEIGHTS"
 _REQUIRED = {"name", "generator", "clip", "identity", "segmenters", "default_segmenter", "tokenizer", "context"}
-_OPTIONAL = {"classifier", "settings", "sources"}
+_OPTIONAL = {"classifier", "settings", "sources", "content_rows"}
 
 
 @dataclass(frozen=True)
@@ -113,10 +115,14 @@ def load_domain(name: str, weights_dir: str | os.PathLike | None = None) -> Doma
     prints = {file: weights.fingerprint(folder / file) for file in _frozen_files(description)}
     _check_sources(folder, description.get("sources", {}), prints)
     identity = description["identity"]
+    generator = weights.load(folder / description["generator"])
+    if "content_rows" in description:
+        generator.content_rows = _content_rows(description["content_rows"], generator, folder)
+        prints["content_rows"] = str(generator.content_rows)
     return Domain(
         name=name,
         folder=folder,
-        generator=weights.load(folder / description["generator"]),
+        generator=generator,
         clip=weights.load(folder / description["clip"]),
         identity=None if identity is None else weights.load(folder / identity),
         segmenters={key: weights.load(folder / file) for key, file in description["segmenters"].items()},
@@ -153,6 +159,21 @@ def _frozen_files(description: dict) -> list[str]:
     return [file for file in files if file is not None] + list(description["segmenters"].values())
 
 
+def _content_rows(rows: object, generator: Generator, folder: Path) -> tuple[int, int]:
+    """`content_rows` of domain.json; ValueError for what is not the middle rows of the generator's images.
+
+    The middle: masks, which are square, are laid over pictures without being told of bars.
+    """
+    size = generator.layers[-1].resolution
+    whole = isinstance(rows, list) and len(rows) == 2 and all(type(row) is int for row in rows)
+    if not whole or not 0 <= rows[0] < rows[1] or sum(rows) != size:
+        raise ValueError(
+            f"{folder / 'domain.json'}: content_rows is {json.dumps(rows)}; give [first, end] with as many rows of the "
+            f"generator's {size} left out above as below, such as [{size // 8}, {size - size // 8}], or leave it out"
+        )
+    return tuple(rows)
+
+
 def _check_sources(folder: Path, sources: dict, prints: dict[str, str]) -> None:
     """ValueError where a file has another SHA-256 than domain.json records for it."""
     changed = [file for file in sources.keys() & prints.keys() if sources[file]["sha256"] != prints[file]]
@@ -164,5 +185,5 @@ def _check_sources(folder: Path, sources: dict, prints: dict[str, str]) -> None:
 
 
 def _fingerprint(prints: dict[str, str]) -> str:
-    """SHA-256 over the sorted fingerprints of the frozen files: neither defaults nor evaluation change an edit."""
+    """SHA-256 over the sorted fingerprints of what an edit is trained on: neither defaults nor evaluation change one."""
     return hashlib.sha256("\n".join(sorted(prints.values())).encode()).hexdigest()

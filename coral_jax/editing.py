@@ -36,7 +36,8 @@ def apply_to_faces(
     drawn = {}
     for alpha in alphas:
         original, drawn[alpha], masks = edit.apply(w_plus, alpha, tau)
-    size = original.shape[1]
+    height, size = original.shape[1:3]
+    cut = (size - height) // 2  # rows of each bar that the images come without
     for index, name in enumerate(names):
         stem = name.replace(" ", "_")
         write_bytes(out / f"{stem}_original.png", png(original[index]))
@@ -44,7 +45,7 @@ def apply_to_faces(
             write_bytes(out / f"{stem}_alpha_{alpha:+g}.png", png(images[index]))
         for layer, mask in enumerate(masks, start=1):  # at the image's size, each value a square
             repeated = mask[index].repeat(size // mask.shape[1], axis=0).repeat(size // mask.shape[2], axis=1)
-            write_bytes(out / "masks" / f"{stem}_layer_{layer:02d}.png", png(repeated))
+            write_bytes(out / "masks" / f"{stem}_layer_{layer:02d}.png", png(repeated[cut : size - cut]))
     subtitle = f"{edit.settings.method} on {edit.domain.name}, tau {tau:g}"
     shares = shares_of(edit, w_plus, masks)
     write_bytes(out / "sheet.png", png(alpha_sheet(edit.prompt, subtitle, names, original, drawn, masks, shares)))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 TILE, GAP, MARGIN, LABEL = 176, 6, 32, 108  # pixels
 INK, FAINT, RULE, PAPER = (28, 30, 36), (140, 144, 154), (224, 226, 232), (255, 255, 255)
@@ -164,8 +164,8 @@ def png(image: np.ndarray | Image.Image) -> bytes:
 
 
 def face_image(image: np.ndarray, tile: int = TILE) -> Image.Image:
-    """Image [h, w, 3] in [-1, 1], at the size of a tile."""
-    return Image.fromarray(to_pixels(image)).resize((tile, tile), Image.Resampling.LANCZOS)
+    """Image [h, w, 3] in [-1, 1], at the size of a tile; in the middle of it where it is no square, as masks have it."""
+    return ImageOps.pad(Image.fromarray(to_pixels(image)), (tile, tile), Image.Resampling.LANCZOS, PAPER)
 
 
 def layer_colour(layer: int, count: int) -> np.ndarray:

@@ -137,9 +137,11 @@ def distance_outside(clip: CLIP, original: jax.Array, edited: jax.Array, inside:
 
 @jax.jit
 def union_of(masks: tuple[jax.Array, ...], like: jax.Array) -> jax.Array:
-    """The largest mask of any layer at each pixel: masks [B, h, w] -> [B, H, W, 1] of images `like` [B, H, W, 3]."""
-    shape = like.shape[:3]
-    return jnp.max(jnp.stack([jax.image.resize(mask, shape, "linear") for mask in masks]), axis=0)[..., None].clip(0, 1)
+    """The largest mask of any layer at each pixel: masks [B, h, h] -> [B, H, W, 1] of images `like` [B, H, W, 3]."""
+    batch, height, width, _ = like.shape
+    union = jnp.max(jnp.stack([jax.image.resize(mask, (batch, width, width), "linear") for mask in masks]), axis=0)
+    cut = (width - height) // 2  # of images without bars, which masks know nothing of
+    return union[:, cut : width - cut, :, None].clip(0, 1)
 
 
 # ---- uncertainty -----------------------------------------------------------------------------------------------------

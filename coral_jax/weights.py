@@ -7,8 +7,9 @@ import importlib
 import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import BinaryIO
 
 import jax.numpy as jnp
@@ -29,17 +30,22 @@ ARCHITECTURES = {
 }
 
 
-def save(path: str | os.PathLike, module: nnx.Module, dtype: np.dtype | type | None = None) -> None:
+def save(
+    path: str | os.PathLike,
+    module: nnx.Module,
+    dtype: np.dtype | type | None = None,
+    metadata: Mapping[str, str] = MappingProxyType({}),
+) -> None:
     """Writes a network: tensors under their dotted state path ("blocks.0.conv.kernel"), its class and config beside.
 
-    dtype: storage type of the floating tensors (np.float16 halves the file); None keeps theirs.
+    dtype: storage type of the floating tensors (np.float16 halves the file); None keeps theirs. metadata: further texts.
     """
     architecture = _architecture_of(module)
     tensors = {name: np.asarray(variable[...]) for name, variable in named_variables(module).items()}
     if dtype is not None:
         tensors = {name: _cast(name, tensor, np.dtype(dtype)) for name, tensor in tensors.items()}
     config = json.dumps(dataclasses.asdict(module.config), sort_keys=True)
-    save_tensors(path, tensors, {"architecture": architecture, "config": config})
+    save_tensors(path, tensors, {**metadata, "architecture": architecture, "config": config})
 
 
 def load(path: str | os.PathLike) -> nnx.Module:

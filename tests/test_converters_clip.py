@@ -120,7 +120,8 @@ def test_float16_is_kept_in_the_file_and_the_tokenizer_lies_beside(tmp_path):
     weights.save_tensors(source, openai_weights(), {})
     line = converter.convert(source, out, str(write_openai_vocabulary(tmp_path / "bpe.txt.gz")))
     assert f"{SIZES.vocab_size} tokens of {tmp_path / 'bpe.txt.gz'}" in line
-    stored, _ = weights.load_tensors(out)
+    stored, said = weights.load_tensors(out)
+    assert (said["source"], said["source_sha256"]) == (source.name, weights.fingerprint(source))
     assert {tensor.dtype for tensor in stored.values()} == {np.dtype(np.float16)}
     network = load_clip(out)
     assert network.config == SIZES and network.text.proj.kernel.dtype == np.float32

@@ -65,6 +65,28 @@ def test_without_identity_and_segmenter(files, tmp_path):
         train(config, tmp_path / "run")
 
 
+def test_cars_come_without_bars(files, tmp_path):
+    """Rows 64 to 448 of 512 are, at 32 px, rows 4 to 28; the files of the converters say what they were made from."""
+    made_from = {"source": "car.pkl", "source_sha256": "ab" * 32}
+    weights.save(tmp_path / "cars.safetensors", tiny.generator(WIDER), metadata=made_from)
+    converter.make_domain("cars", tmp_path / "cars.safetensors", files[1], None, template="cars", weights_dir=str(tmp_path))
+    description = json.loads((tmp_path / "cars" / "domain.json").read_text())
+    assert description["content_rows"] == [4, 28]
+    sources = description["sources"]
+    assert sources["generator.safetensors"] == made_from | {
+        "path": str(tmp_path / "cars.safetensors"), "sha256": weights.fingerprint(tmp_path / "cars.safetensors"),
+    }  # fmt: skip
+    assert sources["clip.safetensors"].keys() == sources["tokenizer.json"].keys() == {"path", "sha256"}
+    draw = jax.jit(lambda generator: generator.synthesis(tiny.w_plus(1, config=WIDER)))
+    whole = draw(load_generator(tmp_path / "cars.safetensors"))
+    np.testing.assert_allclose(draw(load_domain("cars", tmp_path).generator), whole[:, 4:28], atol=1e-5)
+
+
+def test_templates_scale_the_rows_of_the_picture():
+    assert [TEMPLATES["cars"].content_rows(size) for size in (8, 512, 1024)] == [(1, 7), (64, 448), (128, 896)]
+    assert TEMPLATES["ffhq"].content_rows(1024) is None
+
+
 def test_the_mixture_tells_the_parts_of_a_face_apart():
     generator = tiny.generator(WIDER)
     segmenter = converter.fit_segmenter(generator, 1.0, faces=4)
@@ -133,7 +155,7 @@ def test_files_that_do_not_belong_are_refused(files, tmp_path):
     refused("unknown template 'pixr'; did you mean 'pixar'", *files, template="pixr")
     refused("the template ffhq is for generators of 1024 px, and this one draws 16 px; give --template=sketch or pixar",
             *files, template="ffhq")  # fmt: skip
-    large = StyleGAN2Config(512, 6, 5, 1, tuple((4 * 2**i, 2) for i in range(8)))
+    large = StyleGAN2Config(64, 6, 5, 1, tuple((4 * 2**i, 2) for i in range(5)))
     weights.save(tmp_path / "cars.safetensors", tiny.build(lambda: StyleGAN2(large, nnx.Rngs(0))))
     refused("cars draws no faces; give --identity=none", tmp_path / "cars.safetensors", clip, identity, template="cars")
     assert not list((tmp_path / "weights").glob("*"))

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from converters import pickles, reading
+from converters import command, pickles, reading
+from coral_jax import weights
 
 DATA = Path(__file__).parent / "data"
 
@@ -145,6 +146,8 @@ def test_truncated_pickle(tmp_path, keep):
 def test_no_checkpoint_at_all(tmp_path):
     with pytest.raises(ValueError, match="there is no file"):
         reading.read(tmp_path / "absent.pt")
+    with pytest.raises(ValueError, match="is a folder; give the checkpoint file in it"):
+        reading.read(tmp_path)
     path = tmp_path / "x.pt"
     path.write_bytes(b"<!DOCTYPE html><html>Too many users have viewed this file</html>")
     with pytest.raises(ValueError, match="is no checkpoint.*<!DOCTYPE.*fetch it again"):
@@ -169,9 +172,20 @@ def test_truncated_or_altered_archive(tmp_path):
         reading.read(path)
 
 
+def test_a_file_that_is_converted_already(tmp_path):
+    weights.save_tensors(tmp_path / "ours.safetensors", {"x": np.zeros(1)}, {"architecture": "clip"})
+    with pytest.raises(ValueError, match="is a file of this program already, .* use it as it is"):
+        reading.read(tmp_path / "ours.safetensors")
+
+
+def test_a_folder_is_no_file_to_write(tmp_path):
+    with pytest.raises(ValueError, match=r"is a folder; give a file in it, such as --out=\S*x.safetensors"):
+        command.check_new(tmp_path)
+
+
 def test_without_torch_a_pt_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(ValueError, match=r'pip install "\.\[convert\]"'):
+    with pytest.raises(ValueError, match=r'pip install -e "\.\[convert\]"'):
         reading.read(DATA / "stylegan2_rosinality_64.pt")
 
 

@@ -82,6 +82,20 @@ def test_the_fingerprint_follows_the_weights_and_nothing_else(copied, domain):
     assert load_domain("tiny", copied).fingerprint != domain.fingerprint
 
 
+def test_rows_that_are_the_picture(copied, domain):
+    describe(copied, content_rows=[2, 14])
+    cut = load_domain("tiny", copied)
+    assert cut.generator.content_rows == (2, 14) and cut.fingerprint != domain.fingerprint
+    assert domain.generator.content_rows is None
+    images = jax.eval_shape(lambda: cut.generator.synthesis(jax.numpy.zeros((1, 6, 5))))
+    assert images.shape == (1, 12, 16, 3)
+    assert jax.eval_shape(cut.clip.encode_image, images).shape == (1, 8)
+    for rows in ([0, 12], [12, 4], [2, 14.0], [8], 12, None):
+        describe(copied, content_rows=rows)
+        with pytest.raises(ValueError, match=r"content_rows is .*; give \[first, end\] .* 16 left out .* such as \[2, 14\]"):
+            load_domain("tiny", copied)
+
+
 def test_the_weights_folder_is_the_argument_else_the_variable_else_the_cache(tmp_path, monkeypatch, caches):
     assert weights_folder() == caches / "coral_jax" / "weights"
     monkeypatch.setenv("CORAL_JAX_WEIGHTS", str(tmp_path / "variable"))

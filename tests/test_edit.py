@@ -169,3 +169,15 @@ def test_images_masks_and_a_sheet_are_written(edit, w_plus, tmp_path):
     with pytest.raises(ValueError, match="tau is 2.0"):
         apply_to_faces(edit, w_plus[:1], ["seed 0"], [1.0], 2.0, tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+def test_images_and_masks_are_written_without_bars(trained, weights_dir, w_plus, tmp_path):
+    edit, cut = load_edit(trained.folder, weights_dir), load_edit(trained.folder, weights_dir)
+    cut.domain.generator.content_rows = (2, 14)
+    original, edited, _ = cut.apply(w_plus[:1])
+    np.testing.assert_allclose([original, edited], np.stack(edit.apply(w_plus[:1])[:2])[:, :, 2:14], atol=1e-5)
+    for name, drawn in (("whole", edit), ("cut", cut)):
+        apply_to_faces(drawn, w_plus[:1], ["seed 0"], [1.0], None, tmp_path / name)
+    for name in ("seed_0_alpha_+1.png", "seed_0_original.png", "masks/seed_0_layer_01.png"):
+        whole, image = (np.asarray(Image.open(tmp_path / folder / name)).astype(int) for folder in ("whole", "cut"))
+        assert image.shape[:2] == (12, 16) and np.abs(image - whole[2:14]).max() <= 1

@@ -38,6 +38,12 @@ def masks(count, values=(0.0, 1.0, 0.5)):
     return made
 
 
+def test_a_wide_image_lies_in_the_middle_of_its_tile():
+    tile = np.asarray(face_image(faces(1, RED)[0, 2:14], 32))
+    assert tile.shape == (32, 32, 3) and (tile[4:28] == (255, 0, 0)).all()
+    assert (tile[:4] == 255).all() and (tile[28:] == 255).all()
+
+
 def test_pixels_are_clipped_and_rounded():
     image = np.array([[[-1.0, 0.0, 1.0], [-3.0, 3.0, 0.999]]])
     assert to_pixels(image).tolist() == [[[0, 128, 255], [0, 255, 255]]]

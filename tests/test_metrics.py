@@ -141,6 +141,12 @@ def test_union_of_masks_is_their_largest():
     assert union.shape == (1, 16, 16, 1) and union[0, 0, 0, 0] == 1 and union[0, 15, 15, 0] == 0.5
 
 
+def test_masks_lie_on_images_without_bars_as_on_whole_ones():
+    mask = RNG.uniform(size=(1, 8, 8)).astype(np.float32)
+    whole = np.asarray(union_of((mask,), images(1)))
+    np.testing.assert_array_equal(union_of((mask,), images(1)[:, 2:14]), whole[:, 2:14])
+
+
 def test_without_inception_distances_are_clips_and_named_so(domain, weights_dir):
     found = embedder(domain, None, weights_dir)
     assert (found.frechet, found.kernel) == ("clip_fd", "clip_kd")

@@ -40,6 +40,8 @@ class Generator(Protocol):
         """Width of one code."""
 
     w_avg: jax.Array
+    content_rows: tuple[int, int] | None
+    """(first, end) of the image's rows that are the picture, where the rest are bars; `rgb` and `synthesis` leave bars out."""
 
     def mapping(self, z: jax.Array) -> jax.Array:
         """Map z [B, z_dim] to w [B, w_dim]."""
@@ -57,7 +59,10 @@ class Generator(Protocol):
         """Features of layer `index` (from 1) for the features x before it and its code w [B, w_dim]."""
 
     def rgb(self, index: int, x: jax.Array, w: jax.Array, image: jax.Array | None) -> jax.Array | None:
-        """Add layer `index`'s ToRGB of its features x to the image so far; unchanged where the layer has none."""
+        """Add layer `index`'s ToRGB of its features x to the image so far; unchanged where the layer has none.
+
+        What the last one gives is the image, [B, size, size, 3] or, with `content_rows`, [B, rows, size, 3].
+        """
 
     def synthesis(self, w_plus: jax.Array) -> jax.Array:
-        """Draw w_plus as images [B, size, size, 3], nominally in [-1, 1], not clipped."""
+        """Draw w_plus as images [B, size, size, 3] (or as `rgb` says), nominally in [-1, 1], not clipped."""

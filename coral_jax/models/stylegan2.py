@@ -104,11 +104,13 @@ class StyleGAN2(nnx.Module):
 
     `fused_upsampling` (static, False at first) picks the form of up-sampling convolutions: set it to True to train the
     generator itself, where it makes the kernels' gradients several times faster; the outputs agree to rounding.
+    `content_rows` (static, None at first): the rows that are the picture, where the generator draws bars around it.
     """
 
     def __init__(self, config: StyleGAN2Config, rngs: nnx.Rngs):
         self.config = config
         self.fused_upsampling = False
+        self.content_rows: tuple[int, int] | None = None
         first = config.channels[0][1]
         self.mapping = Mapping(config, rngs)
         self.w_avg = nnx.Variable(jnp.zeros((config.w_dim,)))
@@ -160,14 +162,22 @@ class StyleGAN2(nnx.Module):
         return self.convs[index - 1](x, w, fused=self.fused_upsampling)
 
     def rgb(self, index: int, x: jax.Array, w: jax.Array, image: jax.Array | None) -> jax.Array | None:
-        """Up-sample the image so far and add ToRGB of x where convolution `index` ends its block; else leave it."""
+        """Up-sample the image so far and add ToRGB of x where convolution `index` ends its block; else leave it.
+
+        The last one's image is cut to `content_rows`: whatever is drawn by this method comes without bars.
+        """
         if self.layers[index - 1].rgb_w_index is None:
             return image
         rgb = self.to_rgbs[index // 2](x, w)
-        return rgb if image is None else ops.upsample(image) + rgb
+        image = rgb if image is None else ops.upsample(image) + rgb
+        whole = self.content_rows is None or index < len(self.layers)
+        return image if whole else image[:, slice(*self.content_rows)]
 
     def synthesis(self, w_plus: jax.Array) -> jax.Array:
-        """Draw w_plus [B, n_latent, w_dim]: images [B, size, size, 3], nominally in [-1, 1], not clipped."""
+        """Draw w_plus [B, n_latent, w_dim]: images [B, size, size, 3], nominally in [-1, 1], not clipped.
+
+        With `content_rows` they are [B, rows, size, 3].
+        """
         x, image = self.constant(w_plus.shape[0]), None
         for layer in self.layers:
             x = self.layer(layer.index, x, w_plus[:, layer.w_index])
