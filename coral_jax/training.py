@@ -15,6 +15,7 @@ from coral_jax.checkpoints import Checkpoints, bad_weights
 from coral_jax.commands import NonFiniteError
 from coral_jax.config import RunSettings, resolve
 from coral_jax.domains import load_domain
+from coral_jax.given import given
 from coral_jax.latents import parse_seeds
 from coral_jax.logs import MetricsLog, Progress
 from coral_jax.methods import get_method
@@ -38,6 +39,7 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> dict:
     chosen = resolve(config, domain.settings)
     segmenter = config.segmenter or domain.default_segmenter
     frozen = cast_all(domain.frozen(config.prompt, segmenter), config.dtype)
+    frozen = frozen._replace(given=given(chosen.step, domain, seeds))
     init_key, key = jax.random.split(jax.random.key(config.seed))
     state = _init_state(chosen.step, frozen, init_key)
     claim(workdir, _record(config, chosen) | {"segmenter": segmenter, "domain_fingerprint": domain.fingerprint})
@@ -80,7 +82,8 @@ def _loop(
         now = time.monotonic()
         log.write(done, row | {"seconds_per_step": (now - clock) / len(metrics)})
         clock = now
-        progress.show(done, {name: row[f"loss/{name}"] for name in ("total", "clip")} | {"area": row["area"].mean()})
+        area = {"area": row["area"].mean()} if "area" in row else {}
+        progress.show(done, {name: row[f"loss/{name}"] for name in ("total", "clip")} | area)
 
     for done in range(start + 1, steps + 1):
         state, metrics = step(state)

@@ -41,7 +41,7 @@ def test_a_file_gives_a_config_and_its_command(path):
 
 def test_every_field_is_read_by_the_program():
     source = "".join(path.read_text() for path in Path(REPOSITORY, "coral_jax").glob("*.py"))
-    hyper = set(Settings.__dataclass_fields__) - {"method", "batch_size"}  # read by name, in `resolve`
+    hyper = set(Settings.__dataclass_fields__) - {"method"}  # read by name, in `resolve`
     for field in set(base()) - hyper - {"steps", "tau"}:
         assert re.search(rf"(?<!_)config\.{field}\b(?! =)", source), f"config.{field} is never read"
 
