@@ -10,7 +10,7 @@ from coral_jax.latents import parse_seeds
 from coral_jax.methods import AUTHORS, get_method
 from coral_jax.step import Settings
 
-TAU = 0.85  # the paper's (section 4.1), where neither the config nor the domain says
+STEPS, TAU = Settings.steps, 0.85  # the paper's (section 4.1), where neither the config nor the domain says
 _HYPER = tuple(field.name for field in dataclasses.fields(Settings) if field.name != "method")
 
 

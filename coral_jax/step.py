@@ -181,7 +181,8 @@ def train_step(
 def learn(state: TrainState, frozen: Frozen, scene: Scene, settings: Settings) -> tuple[TrainState, dict[str, jax.Array]]:
     """One step of the method's optimiser on a scene: (state, metrics)."""
     gradients, metrics = jax.grad(edit_loss, has_aux=True)(state.trainables, frozen, scene, settings)
-    return TrainState(state.step + 1, *descend(state.trainables, state.opt_state, gradients, settings, frozen)), metrics
+    trainables, opt_state = descend(state.trainables, state.opt_state, gradients, settings, frozen)
+    return TrainState(state.step + 1, trainables, opt_state), metrics
 
 
 def descend(

@@ -64,6 +64,21 @@ def test_no_layer_matters_where_nothing_is_edited():
     assert not any(share.matters for share in layer_shares(RESOLUTIONS, masks(1), [0, 0, 0]))
 
 
+def test_shares_have_the_numbers_of_their_layers():
+    (share,) = layer_shares([16], [np.full((2, 16, 16), 0.5)], [1.0], [4])
+    assert (share.layer, share.resolution, share.matters) == (4, 16, True)
+    assert overlay(faces(1, RED)[0], [np.full((16, 16), 0.5)], [share]).size == (TILE, TILE)
+
+
+def test_sheets_without_masks_have_no_row_or_column_for_them():
+    tall = training_sheet("x", "y", faces(2, GREY), faces(2, RED), masks(2), layer_shares(RESOLUTIONS, masks(2), [1, 1, 1]))
+    short = training_sheet("x", "y", faces(2, GREY), faces(2, RED), [], [])
+    assert short.size[0] == tall.size[0] and 112 + 2 * TILE < short.size[1] < 112 + 3 * TILE
+    drawn = {alpha: faces(2, RED) for alpha in (-1.0, 0.5, 1.0, 1.5)}
+    wide = alpha_sheet("x", "y", ["a", "b"], faces(2, GREY), drawn, masks(2), layer_shares(RESOLUTIONS, masks(2), [1, 1, 1]))
+    assert alpha_sheet("x", "y", ["a", "b"], faces(2, GREY), drawn, [], []).size == (wide.size[0] - TILE - 6, wide.size[1])
+
+
 def test_colours_go_from_cold_to_warm():
     first, last = layer_colour(1, 9), layer_colour(9, 9)
     assert first[2] > first[0] and last[0] > last[2]

@@ -9,10 +9,11 @@ import pytest
 from tiny import SEGMENTS, frozen, largest, quick_compilation, w_plus  # noqa: F401
 
 from coral_jax import losses
-from coral_jax.methods import METHODS, get_method
+from coral_jax.methods import ABLATIONS, METHODS, get_method
 from coral_jax.step import (
     Settings,
     edit_loss,
+    find_deltas,
     init_state,
     jit_apply_edit,
     jit_train_step,
@@ -26,13 +27,13 @@ KEY = jax.random.key(7)
 
 @pytest.fixture(scope="module")
 def domain():
-    """Tiny networks and a prompt."""
-    return frozen()
+    """Tiny networks, a prompt, and the faces of methods that edit each on its own."""
+    return frozen()._replace(given=w_plus())
 
 
 def settings(method, **changes):
     rate = {"learning_rate": 0.5 if method.endswith("mapper") else 0.02, "region_learning_rate": 0.02}
-    return Settings(**{"method": method, "batch_size": 2, **rate, **changes})
+    return Settings(**{"method": method, "batch_size": 2, "steps": 10, **rate, **changes})
 
 
 def copied(state):
@@ -40,7 +41,7 @@ def copied(state):
     return jax.tree.map(jnp.copy, state)
 
 
-@pytest.fixture(scope="module", params=sorted(METHODS))
+@pytest.fixture(scope="module", params=sorted(METHODS | ABLATIONS))
 def run(request, domain):
     """A method, and its states and metrics over three steps on the same images (truncation 0 draws w_avg alone)."""
     chosen = settings(request.param, truncation=0.0)
@@ -74,15 +75,31 @@ def test_a_step_keeps_every_type(run):
 
 
 def test_metrics_hold_every_term_and_layer(run, domain):
-    chosen, _, metrics = run
-    terms = get_method(chosen.method).terms
-    assert set(metrics[1]) == {f"loss/{term}" for term in terms} | {"loss/total", "area", "delta_norm"}
-    total = sum(chosen.weights[term] * float(metrics[1][f"loss/{term}"]) for term in terms)
-    np.testing.assert_allclose(metrics[1]["loss/total"], total, rtol=1e-5)
-    layers = len(domain.generator.layers)
-    assert metrics[1]["area"].shape == metrics[1]["delta_norm"].shape == (layers,)
-    assert 0 < float(metrics[1]["area"].min()) < float(metrics[1]["area"].max()) < 1
-    assert float(metrics[1]["delta_norm"].min()) > 0
+    chosen, _, (_, _, last) = run
+    method = get_method(chosen.method)
+    layers = method.masked_layers(domain.generator)
+    names = {f"loss/{term}" for term in method.terms} | {"loss/total", "delta_norm"}
+    assert set(last) == (names | {"area"} if layers else names)
+    total = sum(chosen.weights[term] * float(last[f"loss/{term}"]) for term in method.terms)
+    np.testing.assert_allclose(last["loss/total"], total, rtol=1e-5)
+    assert last["delta_norm"].shape == (method.edited_codes(domain.generator),)
+    assert float(last["delta_norm"].min()) > 0
+    if layers:
+        assert last["area"].shape == (len(layers),)
+        assert 0 < float(last["area"].min()) <= float(last["area"].max()) < 1
+
+
+def test_alpha_scales_the_edit_of_every_method(run, domain):
+    """Zero gives the original; masks that are off give it exactly."""
+    _, states, _ = run
+    trainables = states[3].trainables
+    original, edited, masks = jit_apply_edit(domain, trainables, domain.given, 1.0, 0.0)
+    assert len(masks) == len(trainables.method.masked_layers(domain.generator))
+    _, unmoved, _ = jit_apply_edit(domain, trainables, domain.given, 0.0, 0.0)
+    assert largest(original, edited) > 10 * largest(original, unmoved) and largest(original, unmoved) < 1e-5 * largest(original)
+    if masks:
+        _, untouched, _ = jit_apply_edit(domain, trainables, domain.given, 1.0, 1.0)
+        assert largest(original, untouched) == 0.0
 
 
 def test_resumed_equals_uninterrupted(run, domain):
@@ -137,6 +154,19 @@ def test_loss_terms_are_those_of_the_images(domain):
     np.testing.assert_allclose(metrics["loss/clip"], clip, rtol=1e-4)
     np.testing.assert_allclose(metrics["loss/identity"], identity, rtol=1e-3, atol=1e-6)
     np.testing.assert_allclose(metrics["area"], [mask.mean() for mask in masks], rtol=1e-5)
+
+
+def test_deltas_of_faces_are_those_that_their_own_steps_find(domain):
+    """The loop over all steps takes the steps of the training, and a face's delta is its own."""
+    chosen = settings("styleclip_optimization", steps=3)
+    state = init_state(chosen, domain, jax.random.key(0))
+    for _ in range(3):
+        state, _ = jit_train_step(state, domain, KEY, chosen)
+    expected = state.trainables.editor.delta[...]
+    find = jax.jit(find_deltas)
+    np.testing.assert_allclose(find(domain, chosen, w_plus()).editor.delta[...], expected, rtol=1e-3, atol=1e-5)
+    alone = find(domain, dataclasses.replace(chosen, batch_size=1), w_plus()[1:])
+    np.testing.assert_allclose(alone.editor.delta[...], expected[1:], rtol=0.02, atol=1e-3)
 
 
 def test_draws_depend_on_key_and_step_only(domain):
