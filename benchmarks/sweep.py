@@ -48,7 +48,7 @@ def rows(domain: Domain, prompt: str, changes: dict[str, float], at: list[int]) 
     """Train one combination, and measure it after each of the steps `at`."""
     config = make(prompt, f"method={_METHOD.value},domain={domain.name}", seed=_SEED.value, **changes)
     chosen = resolve(config, domain.settings)
-    frozen = domain.frozen(prompt)._replace(given=given(chosen.step, domain, parse_seeds(config.sheet_seeds)))
+    frozen = domain.frozen(prompt)._replace(given=given(chosen.step, domain, prompt, parse_seeds(config.sheet_seeds)))
     init_key, key = jax.random.split(jax.random.key(_SEED.value))
     state = jax.jit(init_state)(chosen.step, frozen, init_key)
     found = []
@@ -60,7 +60,7 @@ def rows(domain: Domain, prompt: str, changes: dict[str, float], at: list[int]) 
         measured = truth.measure(domain, prompt, edit.apply, _FACES.value, truth.SELECTION_SEED)
         described = {"method": _METHOD.value, "prompt": prompt, "seed": _SEED.value, "steps": done, "tau": chosen.tau}
         described |= {name: round(value, 12) for name, value in dataclasses.asdict(settings).items() if name != "method"}
-        found.append(described | {"clip": float(metrics["loss/clip"]), "l2": float(metrics["loss/l2"])} | measured)
+        found.append(described | {"clip": float(metrics["loss/clip"]), "l2": float(metrics.get("loss/l2", 0.0))} | measured)
     return found
 
 

@@ -7,8 +7,10 @@
 | attention_global       | attention        | global direction   | eq. 1           | Adam                  | I*, I~    | sum  |
 | attention_mapper       | attention        | mapper             | eq. 1           | Adam                  | I*, I~    | sum  |
 | feat_7, feat_13        | attention, one   | mapper             | one blending    | Adam                  | I*, I~    | sum  |
-| styleclip_mapper       | the whole image  | StyleCLIP's mapper | w + delta       | Ranger                | I*        | mean |
 | styleclip_optimization | the whole image  | a delta per face   | w + delta       | Adam, ramped          | I*        | sum  |
+| styleclip_mapper       | the whole image  | StyleCLIP's mapper | w + delta       | Ranger                | I*        | mean |
+| styleclip_global       | the whole image  | relevant channels  | styles + delta  | from the text         | I*        | -    |
+| stylemc                | the whole image  | style direction    | styles + delta  | SGD with sign counts  | I*        | -    |
 
 How the baselines differ from what their authors run:
 
@@ -18,6 +20,10 @@ How the baselines differ from what their authors run:
   the signs; StyleCLIP's inverted faces differ from layer to layer.
 - styleclip_optimization: nothing is learned that serves other faces.  Training finds the deltas of the faces of the
   sheet; applying the edit finds those of the faces it is given, with the same steps, and alpha scales them.
+- styleclip_global: what a channel does is found on fewer faces where the domain is embedded (`relevance.FACES`); the texts
+  are those of `wordings`.  One step computes the edit, a second one logs what it does.  tau is their beta: channels of lower
+  relevance are left alone, and 0 picks it by their rule.
+- stylemc: one batch a step, as its authors count; their rate and identity weight for a loss that is a mean (`stylemc`).
 - feat_7, feat_13: FEAT* as the paper describes it (no code of FEAT is published), with CORAL's mapper, mask head and
   losses (section 4.2: "equivalent settings"); 7 and 13 count the paper's layers and are scaled to other generators.
 """
@@ -37,8 +43,14 @@ from coral_jax.regions import (
     segment_selection,
     single_attention,
 )
+from coral_jax.stylemc import edited_convolutions
+from coral_jax.stylespace import ChannelSelection, StyleDirection, style_widths
 
 EDITORS = {"global": GlobalDirection, "mapper": LatentMapper, "levels": LevelsMapper, "face": FaceDeltas}
+STYLE_EDITORS = {
+    "direction": lambda g, rngs: StyleDirection(style_widths(g), rngs, edited=edited_convolutions(g)),
+    "channels": lambda g, rngs: ChannelSelection(style_widths(g), rngs),
+}
 REGION_TERMS = {"segment": ("area",), "attention": ("area", "tv"), None: ()}  # equations 6 and 7; no masks: no terms
 
 
@@ -46,9 +58,10 @@ REGION_TERMS = {"segment": ("area",), "attention": ("area", "tv"), None: ()}  # 
 class Method:
     """One row of Table 1: names of its parts.
 
-    `editor` is one of EDITORS; `region` "segment", "attention" or None (the whole image); `drawing` one of
-    `step.draw`'s; `optimiser` one of `optimisers.OPTIMISERS`.  `full`: equation 2 has the image with masks of one;
-    `l2`: "sum" or "mean" of delta's squares.  `layer`: where "once" blends, of the paper's 17 layers.
+    `editor` is one of EDITORS or, for styles in place of codes, of STYLE_EDITORS; `region` "segment", "attention" or None
+    (the whole image); `drawing` one of `step.draw`'s; `optimiser` one of `optimisers.OPTIMISERS`.  `full`: equation 2
+    has the image with masks of one; `l2`: "sum" or "mean" of delta's squares, None without that term.  `layer`: where
+    "once" blends, of the paper's 17 layers.
     """
 
     name: str
@@ -57,13 +70,14 @@ class Method:
     drawing: str
     optimiser: str
     full: bool
-    l2: str
+    l2: str | None
     layer: int | None = None
 
     @property
     def terms(self) -> tuple[str, ...]:
         """Names of the loss terms this method sums."""
-        return ("clip", "l2", "identity", *REGION_TERMS[self.region])
+        l2 = () if self.l2 is None else ("l2",)
+        return ("clip", *l2, "identity", *REGION_TERMS[self.region])
 
     @property
     def needs_segments(self) -> bool:
@@ -100,6 +114,8 @@ METHODS = _table(
     ("attention_mapper",       "mapper", "attention", "blend", "adam",        True,  "sum"),
     ("styleclip_optimization", "face",   None,        "whole", "ramped_adam", False, "sum"),
     ("styleclip_mapper",       "levels", None,        "whole", "ranger",      False, "mean"),
+    ("styleclip_global",       "channels", None,      "styles", "from_text",  False, None),
+    ("stylemc",                "direction", None,     "styles", "stylemc",    False, None),
     ("feat_7",                 "mapper", "attention", "once",  "adam",        True,  "sum", 7),
     ("feat_13",                "mapper", "attention", "once",  "adam",        True,  "sum", 13),
 )  # fmt: skip
@@ -116,6 +132,9 @@ ABLATIONS = _table(
 AUTHORS = {
     "styleclip_optimization": {"steps": 300, "learning_rate": 0.1, "lambda_l2": 0.008, "lambda_id": 0.005},
     "styleclip_mapper": {"steps": 50_000, "batch_size": 2, "learning_rate": 0.5, "lambda_l2": 0.8, "lambda_id": 0.1},
+    "styleclip_global": {"steps": 2, "strength": 4.1, "tau": 0.15},
+    # 32 batches of four; identity at their "medium"; 50 is the change power of their README.
+    "stylemc": {"steps": 32, "batch_size": 4, "truncation": 0.7, "learning_rate": 20.0, "lambda_id": 0.125, "strength": 50.0},
 }
 
 
@@ -143,7 +162,10 @@ def make_trainables(method: Method, generator: Generator, segments: int | None, 
     method needs a segmenter and the domain has none.
     """
     rngs = nnx.Rngs(key)
-    editor = EDITORS[method.editor](EditorConfig(method.edited_codes(generator), generator.w_dim, faces), rngs)
+    if method.editor in STYLE_EDITORS:
+        editor = STYLE_EDITORS[method.editor](generator, rngs)
+    else:
+        editor = EDITORS[method.editor](EditorConfig(method.edited_codes(generator), generator.w_dim, faces), rngs)
     return Trainables(method, editor, _make_selector(method, generator, segments, rngs))
 
 

@@ -7,7 +7,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from coral_jax import stylemc
 from coral_jax.methods import Trainables
+from coral_jax.stylespace import with_relevance
 
 
 class Rates(NamedTuple):
@@ -96,8 +98,23 @@ def _ranger_step(
     return both.fast, (ours, both.slow)
 
 
+def _stylemc_step(
+    trainables: Trainables, state: stylemc.StyleMCState, gradients: Trainables, rates: Rates, given: object
+) -> tuple[Trainables, stylemc.StyleMCState]:
+    return stylemc.step(trainables, state, gradients, rates.editor, rates.steps)
+
+
+def _from_text_step(
+    trainables: Trainables, state: tuple, gradients: Trainables, rates: Rates, given: object
+) -> tuple[Trainables, tuple]:
+    """No descent: the edit follows from what is given, the relevance of every channel for the prompt."""
+    return Trainables(trainables.method, with_relevance(trainables.editor, given.relevance, given.sigma), None), state
+
+
 OPTIMISERS = {
     "adam": Optimiser(lambda trainables: optax.scale_by_adam().init(trainables), _adam_step),
     "ramped_adam": Optimiser(lambda trainables: optax.scale_by_adam().init(trainables), _ramped_adam_step),
     "ranger": Optimiser(_ranger_init, _ranger_step),
+    "stylemc": Optimiser(stylemc.init, _stylemc_step),
+    "from_text": Optimiser(lambda trainables: (), _from_text_step),
 }

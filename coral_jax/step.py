@@ -20,6 +20,7 @@ from coral_jax.models.generator import Generator
 from coral_jax.models.identity import Identity
 from coral_jax.models.segmenter import MixtureSegmenter, PixelClassifier
 from coral_jax.optimisers import OPTIMISERS, Rates
+from coral_jax.stylespace import Styles, styled_synthesis
 
 _NUMBERS = (
     "truncation", "learning_rate", "region_learning_rate", "lambda_l2", "lambda_id", "lambda_area", "lambda_tv", "strength",
@@ -58,7 +59,7 @@ class Settings:
 class Frozen(NamedTuple):
     """Networks a step reads and never changes (None where a domain has none), and the prompt's CLIP features [E].
 
-    `given` is what else a method needs, made by `given.given`: for methods that edit each face on its own, their codes.
+    `given` is what else a method needs, a pytree made by `given.given`.
     """
 
     generator: Generator
@@ -66,7 +67,7 @@ class Frozen(NamedTuple):
     identity: Identity | None
     segmenter: MixtureSegmenter | PixelClassifier | None
     text: jax.Array
-    given: jax.Array | None = None
+    given: object = None
 
 
 class TrainState(NamedTuple):
@@ -110,7 +111,14 @@ def observe(frozen: Frozen, w_plus: jax.Array, segments: bool) -> Scene:
     return Scene(w_plus, image, features, labels)
 
 
-def draw(method: Method, generator: Generator, scene: Scene, delta: jax.Array, masks: Masks, *, full: bool) -> Blend:
+def delta_of(trainables: Trainables, frozen: Frozen, w_plus: jax.Array, tau: jax.Array | float = 0.0) -> jax.Array | Styles:
+    """What the editor adds to the codes w_plus [B, n_latent, w_dim]: [B, n, w_dim]; or to styles: [C_in] a convolution."""
+    if trainables.method.drawing == "styles":
+        return trainables.editor(frozen.generator.styles(w_plus), tau)
+    return trainables.editor(w_plus)
+
+
+def draw(method: Method, generator: Generator, scene: Scene, delta: jax.Array | Styles, masks: Masks, *, full: bool) -> Blend:
     """Draw the edit of a scene by delta inside masks as the method does; with the image with masks of one where `full`."""
     given = (generator, scene.w_plus, delta)
     match method.drawing:
@@ -124,6 +132,9 @@ def draw(method: Method, generator: Generator, scene: Scene, delta: jax.Array, m
             return blend_once(*given, masks[0], scene.image, scene.features, full=full)
         case "whole":
             return edited_synthesis(*given, scene.image)
+        case "styles":
+            styles = jax.tree.map(jnp.add, generator.styles(scene.w_plus), delta)
+            return Blend(styled_synthesis(generator, styles, scene.w_plus), None, scene.image, ())
 
 
 def edit_loss(
@@ -131,13 +142,12 @@ def edit_loss(
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Total loss (equation 6 or 7) of one batch, and its metrics: every term, mask area and norm of delta per layer."""
     method = trainables.method
-    delta = trainables.editor(scene.w_plus)
+    delta = delta_of(trainables, frozen, scene.w_plus)
     masks = _masks(trainables, scene)
     drawn = draw(method, frozen.generator, scene, delta, masks, full=method.full)
-    terms = {
-        "clip": _clip_term(frozen, drawn),
-        "l2": losses.l2_loss(delta) if method.l2 == "sum" else losses.l2_loss_mean(delta),
-    }
+    terms = {"clip": _clip_term(frozen, drawn)}
+    if method.l2 is not None:
+        terms["l2"] = losses.l2_loss(delta) if method.l2 == "sum" else losses.l2_loss_mean(delta)
     if masks:
         terms["area"] = (
             losses.area_loss_segments(trainables.selector.confidence)
@@ -153,8 +163,15 @@ def edit_loss(
     metrics = {f"loss/{name}": value for name, value in terms.items()} | {"loss/total": total}
     if masks:
         metrics["area"] = jnp.stack([jnp.mean(mask) for mask in masks])
-    metrics["delta_norm"] = jnp.mean(jnp.linalg.norm(jax.lax.stop_gradient(delta), axis=-1), axis=0)
+    metrics["delta_norm"] = _norms(jax.lax.stop_gradient(delta))
     return total, metrics
+
+
+def _norms(delta: jax.Array | Styles) -> jax.Array:
+    """Norm of delta in each layer, mean over the batch where it has one."""
+    if isinstance(delta, tuple):
+        return jnp.stack([jnp.linalg.norm(row) for row in delta])
+    return jnp.mean(jnp.linalg.norm(delta, axis=-1), axis=0)
 
 
 def _masks(trainables: Trainables, scene: Scene, tau: jax.Array | float = 0.0) -> Masks:
@@ -207,9 +224,9 @@ def apply_edit(
     """Apply a trained edit to w_plus [B, n_latent, w_dim]: (original, edited, masks), section 4.1.
 
     alpha scales delta (negative reverses the edit); mask values (of segments: confidences) below tau become zero.  There
-    are no masks where the method has none.
+    are no masks where the method has none; StyleCLIP's channels of less relevance than tau are left alone instead.
     """
-    delta = alpha * trainables.editor(w_plus)
+    delta = jax.tree.map(lambda part: alpha * part, delta_of(trainables, frozen, w_plus, tau))
     scene = observe(frozen, w_plus, trainables.method.needs_segments)
     masks = _masks(trainables, scene, tau)
     drawn = draw(trainables.method, frozen.generator, scene, delta, masks, full=False)

@@ -39,7 +39,7 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> dict:
     chosen = resolve(config, domain.settings)
     segmenter = config.segmenter or domain.default_segmenter
     frozen = cast_all(domain.frozen(config.prompt, segmenter), config.dtype)
-    frozen = frozen._replace(given=given(chosen.step, domain, seeds))
+    frozen = frozen._replace(given=given(chosen.step, domain, config.prompt, seeds))
     init_key, key = jax.random.split(jax.random.key(config.seed))
     state = _init_state(chosen.step, frozen, init_key)
     claim(workdir, _record(config, chosen) | {"segmenter": segmenter, "domain_fingerprint": domain.fingerprint})

@@ -15,7 +15,7 @@ from coral_jax.editing import apply_to_faces
 from coral_jax.latents import w_plus_of_seeds
 from coral_jax.training import train
 
-METHODS = ["styleclip_mapper", "styleclip_optimization", "feat_13", "original_features"]
+METHODS = ["styleclip_mapper", "styleclip_optimization", "styleclip_global", "stylemc", "feat_13", "original_features"]
 
 
 @pytest.fixture(scope="module", params=METHODS)
@@ -42,7 +42,7 @@ def test_the_summary_has_the_layers_that_have_masks(run):
     assert [row["layer"] for row in run.summary["layers"]] == list(run.edit.masked_layers)
     assert set(run.summary["losses"]) == {*method.terms, "total"}
     assert (run.summary["area_weighted_layer"] is None) == (method.region is None)
-    assert run.summary["batch_size"] == (2 if method.name == "styleclip_mapper" else 3)
+    assert run.summary["batch_size"] == {"styleclip_mapper": 2, "stylemc": 4}.get(method.name, 3)
     assert Image.open(run.folder / "sheet.png").size[0] >= 1000
 
 

@@ -8,9 +8,10 @@ from coral_jax.blend import single_layer_of
 from coral_jax.comparison import SUITES
 from coral_jax.config import make, resolve
 from coral_jax.editors import FaceDeltas, GlobalDirection, LatentMapper, LevelsMapper
-from coral_jax.methods import ABLATIONS, AUTHORS, EDITORS, METHODS, get_method, make_trainables
+from coral_jax.methods import ABLATIONS, AUTHORS, EDITORS, METHODS, STYLE_EDITORS, get_method, make_trainables
 from coral_jax.optimisers import OPTIMISERS
 from coral_jax.regions import AttentionNetwork, SegmentSelection
+from coral_jax.stylespace import ChannelSelection, StyleDirection
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +29,8 @@ def network():
         ("feat_7", LatentMapper, AttentionNetwork),
         ("styleclip_mapper", LevelsMapper, type(None)),
         ("styleclip_optimization", FaceDeltas, type(None)),
+        ("styleclip_global", ChannelSelection, type(None)),
+        ("stylemc", StyleDirection, type(None)),
     ],
 )
 def test_method_has_the_parts_it_names(network, name, editor, selector):
@@ -38,13 +41,13 @@ def test_method_has_the_parts_it_names(network, name, editor, selector):
     # Equation 6 has no smoothness term, equation 7 has; without masks there is neither area nor smoothness.
     assert ("tv" in method.terms) == (selector is AttentionNetwork)
     assert ("area" in method.terms) == (trainables.selector is not None)
-    assert set(method.terms) >= {"clip", "l2", "identity"}
+    assert set(method.terms) >= {"clip", "identity"}
 
 
 def test_every_part_is_known():
     for name, method in (METHODS | ABLATIONS).items():
-        assert name == method.name and method.editor in EDITORS and method.optimiser in OPTIMISERS
-        assert method.l2 in ("sum", "mean") and (method.layer is not None) == (method.drawing == "once")
+        assert name == method.name and method.editor in EDITORS | STYLE_EDITORS and method.optimiser in OPTIMISERS
+        assert method.l2 in ("sum", "mean", None) and (method.layer is not None) == (method.drawing == "once")
 
 
 def test_codes_and_masked_layers_of_methods(network):
