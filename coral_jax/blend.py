@@ -118,6 +118,7 @@ def blend_once(
     With `full`, the image with a mask of one is drawn along.  Raises ValueError for a mask that does not fit.
     """
     last, batch = delta.shape[-2], w_plus.shape[0]
+    delta = jnp.broadcast_to(delta, (batch, *delta.shape[-2:]))
     _check(generator, [mask], [generator.layers[last - 1].resolution], last)
     x, image, kept = generator.constant(batch), None, None
     for layer in generator.layers[:last]:

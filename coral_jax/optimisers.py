@@ -68,15 +68,17 @@ def _centralised(gradients: Trainables, params: object) -> Trainables:
     return jax.tree.map(lambda g: g - jnp.mean(g, axis=0, keepdims=True) if g.ndim > 1 else g, gradients)
 
 
-def _ranger(rate: jax.Array | float) -> optax.GradientTransformation:
-    """Ranger with its authors' defaults, as StyleCLIP's mapper takes it.
+def _ranger(rate: jax.Array | float, done: jax.Array | int) -> optax.GradientTransformation:
+    """Ranger with its authors' defaults, as StyleCLIP's mapper takes it, after `done` steps.
 
-    Gradient centralisation, rectified Adam, and Lookahead, whose slow weights are half way to the fast ones every six
-    steps.  Optax rectifies from a variance length of 5 on, Ranger above it, which is the same step.
+    Gradient centralisation, rectified Adam, and Lookahead, whose slow weights go half way to the fast ones every six steps.
     """
+    eps = 1e-5 / jnp.sqrt(1.0 - 0.999 ** (done + 1.0))  # Ranger adds it before the root's bias is corrected, Optax after
     fast = optax.chain(
         optax.stateless(_centralised),
-        optax.scale_by_radam(b1=0.95, b2=0.999, eps=1e-5, threshold=5.0),
+        # Ranger rectifies above a variance length of 5, which is 4.996 at step 5 and 5.995 at step 6: less than single
+        # precision tells from 5.
+        optax.scale_by_radam(b1=0.95, b2=0.999, eps=eps, threshold=5.5),
         optax.scale_by_learning_rate(rate),
     )
     return optax.lookahead(fast, sync_period=6, slow_step_size=0.5)
@@ -85,7 +87,7 @@ def _ranger(rate: jax.Array | float) -> optax.GradientTransformation:
 def _ranger_init(trainables: Trainables) -> tuple[optax.OptState, Trainables]:
     # The slow weights are a copy: a state that is donated must not hold one array twice.
     slow = jax.tree.map(jnp.copy, trainables)
-    return _ranger(0.0).init(optax.LookaheadParams(trainables, slow)), slow
+    return _ranger(0.0, 0).init(optax.LookaheadParams(trainables, slow)), slow
 
 
 def _ranger_step(
@@ -93,7 +95,8 @@ def _ranger_step(
 ) -> tuple[Trainables, tuple[optax.OptState, Trainables]]:
     ours, slow = state
     both = optax.LookaheadParams(trainables, slow)
-    updates, ours = _ranger(rates.editor).update(gradients, ours, both)
+    _, adam, _ = ours.fast_state
+    updates, ours = _ranger(rates.editor, adam.count).update(gradients, ours, both)
     both = optax.apply_updates(both, updates)
     return both.fast, (ours, both.slow)
 

@@ -65,7 +65,7 @@ def test_a_stopped_run_ends_in_the_same_weights(run, tmp_path, monkeypatch):
 
 def test_the_edit_moves_other_faces_and_alpha_zero_none(run):
     original, (edited, unmoved), masks = run.edit.apply_each(codes(run, [11, 12]), [1.0, 0.0])
-    assert np.abs(edited - original).max() > 1e-3
+    assert np.abs(edited - original).max() > 1e-4
     np.testing.assert_allclose(unmoved, original, atol=1e-5 * np.abs(original).max())
     assert len(masks) == len(run.edit.masked_layers)
     if masks:
@@ -94,7 +94,7 @@ def test_an_evaluation_has_no_masks_where_the_method_has_none(run, weights_dir, 
 
     domain = run.edit.domain
     cell = plan([run.config.method], ["surprised"], domain, str(weights_dir), tmp_path)[0]._replace(folder=run.folder)
-    record = Judge(domain, embedder(domain, None, weights_dir), 3, None).measure(cell, run.edit)
+    record = Judge(domain, embedder(domain, None, weights_dir), 10, None).measure(cell, run.edit)
     assert [row["layer"] for row in record["layers"]] == list(run.edit.masked_layers)
     assert ("outside_mask" in record["metrics"]) == bool(run.edit.masked_layers)
-    assert record == json.loads((run.folder / "evaluation.json").read_text())
+    assert record["metrics"] == json.loads((run.folder / "evaluation.json").read_text())["metrics"]

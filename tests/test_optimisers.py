@@ -51,7 +51,7 @@ def ranger(kernel, gradients, rate):
             variance = (length - 4) * (length - 2) * largest_length
             variance /= (largest_length - 4) * (largest_length - 2) * length
             size = np.sqrt((1 - b2**step) * variance) / (1 - b1**step)
-            kernel = kernel - rate * size * mean / (np.sqrt(square) + eps * np.sqrt(1 - b2**step))
+            kernel = kernel - rate * size * mean / (np.sqrt(square) + eps)
         else:
             kernel = kernel - rate * mean / (1 - b1**step)
         if step % 6 == 0:
@@ -64,15 +64,17 @@ def test_ranger_is_its_authors(trainables):
     optimiser, rates = OPTIMISERS["ranger"], Rates(0.5, 0.1, 40)
     state, stepped = optimiser.init(trainables), trainables
     step = jax.jit(optimiser.step)
-    gradients = [noise(trainables) for _ in range(13)]
+    gradients = [jax.tree.map(lambda leaf: 1e-4 * leaf, noise(trainables)) for _ in range(13)]  # eps shows
     for gradient in gradients:
         stepped, state = step(stepped, state, gradient, rates, None)
 
     def kernel(tree):
         return np.asarray(tree.editor.coarse.layers[1].kernel[...], np.float64)
 
-    expected = ranger(kernel(trainables), [kernel(gradient) for gradient in gradients], 0.5)
-    np.testing.assert_allclose(kernel(stepped), expected, rtol=1e-4, atol=1e-3)
+    before = kernel(trainables)
+    expected = ranger(before, [kernel(gradient) for gradient in gradients], 0.5)
+    assert largest(expected, before) > 0.3
+    np.testing.assert_allclose(kernel(stepped), expected, atol=5e-3)
 
 
 @pytest.mark.parametrize("name", sorted(OPTIMISERS))
