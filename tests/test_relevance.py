@@ -103,27 +103,34 @@ def test_a_channel_that_adds_red_points_to_red():
 def test_a_domain_is_prepared_once_and_goes_on_where_it_was(domain, monkeypatch, capsys):
     monkeypatch.setattr(relevance, "COUNT", 1000)
     monkeypatch.setattr(relevance, "FACES", {"tiny": 2})
+    monkeypatch.setattr(relevance, "MAX_RESOLUTION", 8)  # three convolutions
     monkeypatch.setattr(relevance, "wordings", lambda domain, prompt: (["blue eyes"], ["a face"]))
-    counted, channel_vectors = [], relevance.channel_vectors
+    asked, stops = [], [2]
 
-    def counting(generator, clip, index, *rest):
-        counted.append(index)
-        if index == 3 and len(counted) == 3:
-            raise KeyboardInterrupt
-        return channel_vectors(generator, clip, index, *rest)
+    def found(generator, clip, index, scene, values):
+        """Vectors that say which channel they are of; stops once, in the middle of the second convolution."""
+        asked.append(index)
+        assert scene.x.shape[0] == 2
+        for channel in range(values.shape[1]):
+            if channel == 4 and index in stops:
+                stops.clear()
+                raise KeyboardInterrupt
+            yield np.full(8, 100 * index + channel, np.float32)
 
-    monkeypatch.setattr(relevance, "channel_vectors", counting)
+    monkeypatch.setattr(relevance, "channel_vectors", found)
     with pytest.raises(KeyboardInterrupt):
         relevance.relevances(domain)
-    found = relevance.relevances(domain)
-    assert counted == [1, 2, 3, 3, 4, 5]
-    assert [rows.shape for rows in found.vectors] == [(8, 8), (8, 8), (6, 8), (6, 8), (4, 8)]
-    assert [row.shape for row in found.sigma] == [(8,), (8,), (6,), (6,), (4,)]
-    assert "32/32" in capsys.readouterr().err
+    relevances = relevance.relevances(domain)
+    assert asked == [1, 2, 2, 3]
+    assert [rows.shape for rows in relevances.vectors] == [(8, 8), (8, 8), (6, 8), (6, 8), (4, 8)]
+    assert [row.shape for row in relevances.sigma] == [(8,), (8,), (6,), (6,), (4,)]
+    assert relevances.vectors[1][5, 0] == 205
+    assert not relevances.vectors[3].any()  # at 16 px
+    assert "22/22" in capsys.readouterr().err
     given = relevance.given(domain, "blue eyes")
-    assert len(counted) == 6  # from the cache
+    assert len(asked) == 4  # from the cache
     towards = relevance.text_direction(domain, "blue eyes")
-    np.testing.assert_allclose(given.relevance[4], found.vectors[4] @ np.asarray(towards), atol=1e-6)
+    np.testing.assert_allclose(given.relevance[2], relevances.vectors[2] @ np.asarray(towards), rtol=1e-4, atol=1e-3)
     assert float(jnp.linalg.norm(towards)) == pytest.approx(1, abs=1e-5)
 
 
