@@ -29,7 +29,7 @@ FORMAT = 1  # of the files in the cache
 MAX_RESOLUTION = 128  # of the convolutions whose channels are looked at
 SPREAD = 5.0  # sigmas to either side of the mean
 COUNT, SEED = 100_000, 5  # codes that mean and sigma are of, and the seed of z
-FACES = {"toons": 32}  # where two cores must do in minutes
+FACES = {"toons": 24}  # where two cores must do in minutes
 PUBLISHED_FACES = 100  # StyleCLIP's: everywhere else
 _PIXELS = 2**20  # drawn at once: 256 images of 64 px, one pair of 1024 px
 _NOISE = 1e-5  # unit vectors nearer to each other differ by rounding, which points nowhere
@@ -75,26 +75,34 @@ def text_direction(domain: Domain, prompt: str) -> jax.Array:
 
 def relevances(domain: Domain) -> Relevances:
     """The domain's relevances from the cache; what is not there yet is found first, with progress on stderr."""
-    generator, folder = domain.generator, cache_folder(domain)
+    folder = cache_folder(domain)
     mean, sigma = _statistics(folder / "statistics.safetensors", domain)
+    values = [np.stack([m - SPREAD * s, m + SPREAD * s]) for m, s in zip(mean, sigma, strict=True)]
+    _find_missing(domain, folder, values)
+    vectors = [_vectors(folder, layer, len(sigma[layer.index - 1]), domain.clip) for layer in domain.generator.layers]
+    return Relevances(tuple(vectors), sigma)
+
+
+def _find_missing(domain: Domain, folder: Path, values: list[np.ndarray]) -> None:
+    """Write the files of the convolutions that have none; `values` [2, C_in] are the low and high ones of each."""
+    generator = domain.generator
     looked_at = [layer for layer in generator.layers if layer.resolution <= MAX_RESOLUTION]
     missing = [layer for layer in looked_at if not _file(folder, layer).exists()]
-    if missing:
-        values = [np.stack([m - SPREAD * s, m + SPREAD * s]) for m, s in zip(mean, sigma, strict=True)]
-        done, total = (sum(len(sigma[layer.index - 1]) for layer in looked_at if layer not in left) for left in (missing, ()))
-        progress = Progress(f"style channels of {domain.name}", done, total)
-        scene = _faces(domain)
-        for layer in looked_at[: looked_at.index(missing[-1]) + 1]:
-            if layer in missing:
-                vectors = []
-                for vector in channel_vectors(generator, domain.clip, layer.index, scene, values[layer.index - 1]):
-                    vectors.append(vector)
-                    progress.show(done := done + 1, {})
-                weights.save_tensors(_file(folder, layer), {"vectors": np.stack(vectors)}, {})
-            scene = _through(generator, scene, index=layer.index)
-    return Relevances(
-        tuple(_vectors(folder, layer, len(sigma[layer.index - 1]), domain.clip) for layer in generator.layers), sigma
-    )
+    if not missing:
+        return
+    channels = {layer: values[layer.index - 1].shape[1] for layer in looked_at}
+    done = sum(channels[layer] for layer in looked_at if layer not in missing)
+    progress = Progress(f"style channels of {domain.name}", done, sum(channels.values()))
+    scene = _faces(domain)
+    for layer in looked_at[: looked_at.index(missing[-1]) + 1]:
+        if layer in missing:
+            found = []
+            for vector in channel_vectors(generator, domain.clip, layer.index, scene, values[layer.index - 1]):
+                found.append(vector)
+                done += 1
+                progress.show(done, {})
+            weights.save_tensors(_file(folder, layer), {"vectors": np.stack(found)}, {})
+        scene = _through(generator, scene, index=layer.index)
 
 
 def cache_folder(domain: Domain) -> Path:
