@@ -1,8 +1,10 @@
 """The learned edit as files: weights.safetensors, and edit.json that says what it is and what it was made with."""
 
 import dataclasses
+import functools
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from flax import nnx
 from coral_jax import weights
 from coral_jax.domains import Domain, load_domain
 from coral_jax.methods import Trainables, get_method, make_trainables
-from coral_jax.step import Frozen, Settings, jit_apply_edit
+from coral_jax.step import Frozen, Settings, jit_apply_edit, jit_find_deltas
 from coral_jax.weights import write_bytes
 
 FORMAT = 1
@@ -37,30 +39,61 @@ class Edit:
     def draw(
         self, w_plus: jax.Array, alpha: float = 1.0, tau: float | None = None
     ) -> tuple[jax.Array, jax.Array, tuple[jax.Array, ...]]:
-        """Original and edited images [B, size, size, 3] and one mask [B, h, w] per edited layer, of one batch of faces.
+        """Original and edited images [B, size, size, 3] and one mask [B, h, w] per masked layer, of one batch of faces.
 
         w_plus is [B, n_latent, w_dim]; each B compiles its own program.
         """
+        return self._draw(self._trainables_of(w_plus), w_plus, alpha, tau)
+
+    def _draw(
+        self, trainables: Trainables, w_plus: jax.Array, alpha: float, tau: float | None
+    ) -> tuple[jax.Array, jax.Array, tuple[jax.Array, ...]]:
         # The prompt's features are not read when an edit is applied: CLIP and identity stay out of the program.
         frozen = Frozen(self.domain.generator, None, None, self.domain.segmenter(self.segmenter), None)
-        return jit_apply_edit(frozen, self.trainables, w_plus, alpha, self.tau if tau is None else tau)
+        tau = self.tau if tau is None else tau
+        return jit_apply_edit(frozen, trainables, w_plus, alpha * self.settings.strength, tau)
+
+    def _trainables_of(self, w_plus: jax.Array) -> Trainables:
+        """The trained ones; found anew for the faces w_plus where the method edits each face on its own."""
+        if not self.trainables.method.per_face:
+            return self.trainables
+        settings = dataclasses.replace(self.settings, batch_size=len(w_plus))
+        return jit_find_deltas(self._networks, settings, w_plus)
+
+    @functools.cached_property
+    def _networks(self) -> Frozen:
+        return self.domain.frozen(self.prompt, self.segmenter)
+
+    @property
+    def masked_layers(self) -> tuple[int, ...]:
+        """Numbers of the layers that have a mask."""
+        return self.trainables.method.masked_layers(self.domain.generator)
 
     def apply(
         self, w_plus: jax.Array, alpha: float = 1.0, tau: float | None = None
     ) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
         """`draw` for any number of faces, on the host: one compiled program for batches of 8, the last one padded."""
+        original, (edited,), masks = self.apply_each(w_plus, [alpha], tau)
+        return original, edited, masks
+
+    def apply_each(
+        self, w_plus: jax.Array, alphas: Sequence[float], tau: float | None = None
+    ) -> tuple[np.ndarray, list[np.ndarray], list[np.ndarray]]:
+        """`apply` at every alpha: the originals, the edited faces of each alpha, the masks."""
         parts = []
         for start in range(0, len(w_plus), BATCH):
             batch = np.asarray(w_plus[start : start + BATCH])
             padding = np.repeat(batch[-1:], BATCH - len(batch), axis=0)
-            drawn = self.draw(np.concatenate([batch, padding]), alpha, tau)
-            parts.append(jax.device_get(drawn))
+            batch = np.concatenate([batch, padding])
+            trainables = self._trainables_of(batch)
+            drawn = [jax.device_get(self._draw(trainables, batch, alpha, tau)) for alpha in alphas]
+            parts.append((drawn[0][0], [edited for _, edited, _ in drawn], drawn[0][2]))
         original, edited, masks = jax.tree.map(lambda *x: np.concatenate(x)[: len(w_plus)], *parts)
         return original, edited, list(masks)
 
     def delta_norms(self, w_plus: jax.Array) -> np.ndarray:
-        """Norm of delta per edited layer [n], mean over the faces w_plus [N, n_latent, w_dim]."""
-        return np.asarray(_delta_norms(self.trainables, w_plus))
+        """Norm of delta in each masked layer, mean over the faces w_plus [N, n_latent, w_dim]."""
+        return np.asarray(_delta_norms(self.trainables, w_plus))[[layer - 1 for layer in self.masked_layers]]
 
 
 @jax.jit
@@ -115,7 +148,8 @@ def load_edit(folder: str | os.PathLike, weights_dir: str | os.PathLike | None =
         )
     segmenter = domain.segmenter(description["segmenter"])
     segments = None if segmenter is None else segmenter.config.segments
-    trainables = nnx.eval_shape(lambda: make_trainables(method, domain.generator, segments, jax.random.key(0)))
+    key, faces = jax.random.key(0), settings.batch_size
+    trainables = nnx.eval_shape(lambda: make_trainables(method, domain.generator, segments, key, faces))
     tensors, _ = weights.load_tensors(folder / "weights.safetensors")
     weights.fill(trainables, tensors, str(folder / "weights.safetensors"))
     return Edit(

@@ -1,10 +1,11 @@
-"""Multi-layer feature blending: equation 1 of the paper.
+"""Drawing an edit.  `blend` is the paper's multi-layer feature blending, equation 1; below it, what others do instead.
 
 At each edited layer l, with the blended features f* of the layer before, the original code w and the edited w + delta,
 
     edited = layer(f*, w + delta)      unedited = layer(f*, w)      f* <- m edited + (1 - m) unedited
 
-so that a mask of zero passes earlier edits on and adds none.
+so that a mask of zero passes earlier edits on and adds none.  ToRGB reads the original code in every path: an edited ToRGB
+would colour pixels outside the masks.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,9 +14,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from coral_jax.models.generator import Generator
+from coral_jax.models.generator import Generator, Layer
 
 PAPER_EDIT_LAYERS = 13
+PUBLISHED_LAYERS = 17  # convolutions of the paper's generator, by which it numbers the layer where FEAT* blends
 
 Features = Mapping[int, jax.Array]  # layer index (from 1) -> [B, h, w, C]
 Masks = Sequence[jax.Array]  # one [B, h, w] per edited layer, in [0, 1], at the layer's resolution
@@ -35,6 +37,11 @@ def edit_layers_of(generator: Generator) -> int:
     return min(PAPER_EDIT_LAYERS, len(generator.layers))
 
 
+def single_layer_of(generator: Generator, layer: int) -> int:
+    """The layer of a generator that lies where `layer` does in the paper's, which has 17: 7 and 13 become 4 and 7 of 9."""
+    return max(1, round(layer * len(generator.layers) / PUBLISHED_LAYERS))
+
+
 def original_synthesis(generator: Generator, w_plus: jax.Array) -> tuple[jax.Array, dict[int, jax.Array]]:
     """Draw w_plus [B, n_latent, w_dim] unedited, without gradient: the image and every layer's features."""
     w_plus = jax.lax.stop_gradient(w_plus)
@@ -47,16 +54,25 @@ def original_synthesis(generator: Generator, w_plus: jax.Array) -> tuple[jax.Arr
 
 
 def blend(
-    generator: Generator, w_plus: jax.Array, delta: jax.Array, masks: Masks, original: jax.Array, *, full: bool = True
+    generator: Generator,
+    w_plus: jax.Array,
+    delta: jax.Array,
+    masks: Masks,
+    original: jax.Array,
+    *,
+    full: bool = True,
+    features: Features | None = None,
+    edit_rgb: bool = False,
 ) -> Blend:
     """Draw the edit of w_plus [B, n_latent, w_dim] by delta [B, n, w_dim] (or [n, w_dim]) inside n masks [B, h, w].
 
     `original` is the unedited image of `original_synthesis`; a sample whose masks are all zero gets exactly that image
-    back.  With `full`, the image with masks of one is drawn along in the same batches.  ToRGB reads the original code
-    in every path: an edited ToRGB would colour pixels outside the masks.  Raises ValueError for masks that do not fit.
+    back.  With `full`, the image with masks of one is drawn along in the same batches.  Two ablations: with the original
+    pass's `features`, these take the place of the unedited branch (section 3.3); `edit_rgb` edits ToRGB too, inside the
+    mask of its layer.  Raises ValueError for masks that do not fit.
     """
     edit_layers = delta.shape[-2]
-    _check(generator, masks, edit_layers)
+    _check(generator, masks, [layer.resolution for layer in generator.layers[:edit_layers]], edit_layers)
     batch = w_plus.shape[0]
     delta = jnp.broadcast_to(delta, (batch, *delta.shape[-2:]))
     paths = 2 if full else 1  # I*, and I tilde
@@ -70,18 +86,68 @@ def blend(
             # One batch: unedited and edited branch of I*, and edited branch of I tilde (whose mask is one).
             codes = jnp.stack([w] + [edited_w] * paths, axis=1)
             out = _apply(generator, layer.index, jnp.concatenate([x[:, :1], x], axis=1), codes)
-            blended = mask * out[:, 1] + (1.0 - mask) * out[:, 0]
+            blended = mask * out[:, 1] + (1.0 - mask) * (out[:, 0] if features is None else features[layer.index])
             x = jnp.concatenate([blended[:, None], out[:, 2:]], axis=1)
         else:  # the branches of equation 1 are one here: no delta
             x = _apply(generator, layer.index, x, jnp.stack([w] * paths, axis=1))
         if layer.rgb_w_index is not None:
-            codes = jnp.stack([w_plus[:, layer.rgb_w_index]] * paths, axis=1).reshape(batch * paths, -1)
-            image = generator.rgb(layer.index, x.reshape(-1, *x.shape[2:]), codes, image)
-    image = image.reshape(batch, paths, *image.shape[1:])
-    # In exact arithmetic masks of zero give the original; a convolution over another batch may round otherwise.
-    touched = jnp.stack([jnp.any(mask != 0, axis=(1, 2)) for mask in masks]).any(axis=0)
-    edited = jnp.where(touched[:, None, None, None], image[:, 0], original)
-    return Blend(edited, image[:, 1] if full else None, original, tuple(masks))
+            before, image = image, _rgb(generator, layer, x, w_plus[:, layer.rgb_w_index], image)
+            if edit_rgb and layer.rgb_w_index < edit_layers:
+                codes = w_plus[:, layer.rgb_w_index] + delta[:, layer.rgb_w_index]
+                inside = jnp.stack([mask, jnp.ones_like(mask)][:paths], axis=1).reshape(-1, *mask.shape[1:])
+                image = inside * _rgb(generator, layer, x, codes, before) + (1.0 - inside) * image
+    return _finish(image.reshape(batch, paths, *image.shape[1:]), original, masks)
+
+
+def blend_once(
+    generator: Generator,
+    w_plus: jax.Array,
+    delta: jax.Array,
+    mask: jax.Array,
+    original: jax.Array,
+    features: Features,
+    *,
+    full: bool = True,
+) -> Blend:
+    """FEAT's blending (figure 3): edit the layers up to l by delta [B, l, w_dim], blend layer l once by its mask [B, h, w].
+
+        f* = m edited + (1 - m) original      (`features`, `original`: those of `original_synthesis`)
+
+    and draw the layers behind it with their original codes.  The image that the layers before l have added up to is
+    blended alike (the mask at its size), which leaves the original where the mask is zero; the paper does not say.
+    With `full`, the image with a mask of one is drawn along.  Raises ValueError for a mask that does not fit.
+    """
+    last, batch = delta.shape[-2], w_plus.shape[0]
+    delta = jnp.broadcast_to(delta, (batch, *delta.shape[-2:]))
+    _check(generator, [mask], [generator.layers[last - 1].resolution], last)
+    x, image, kept = generator.constant(batch), None, None
+    for layer in generator.layers[:last]:
+        x = generator.layer(layer.index, x, w_plus[:, layer.w_index] + delta[:, layer.index - 1])
+        if layer.rgb_w_index is not None and layer.index < last:
+            code = w_plus[:, layer.rgb_w_index]
+            image = generator.rgb(layer.index, x, code, image)
+            kept = generator.rgb(layer.index, features[layer.index], code, kept)
+
+    def paths(edited: jax.Array, unedited: jax.Array) -> jax.Array:
+        """I*, and where wanted I tilde: [B, paths, h, w, C]."""
+        m = jax.image.resize(mask, edited.shape[:3], "linear")[..., None].astype(edited.dtype)
+        return jnp.stack([m * edited + (1.0 - m) * unedited, edited][: 2 if full else 1], axis=1)
+
+    x = paths(x, features[last])
+    if image is not None:
+        image = paths(image, kept)
+        image = image.reshape(-1, *image.shape[2:])
+    for layer in generator.layers[last - 1 :]:
+        if layer.index > last:
+            x = _apply(generator, layer.index, x, jnp.stack([w_plus[:, layer.w_index]] * x.shape[1], axis=1))
+        if layer.rgb_w_index is not None:
+            image = _rgb(generator, layer, x, w_plus[:, layer.rgb_w_index], image)
+    return _finish(image.reshape(batch, -1, *image.shape[1:]), original, [mask])
+
+
+def edited_synthesis(generator: Generator, w_plus: jax.Array, delta: jax.Array, original: jax.Array) -> Blend:
+    """Draw w_plus + delta [B, n_latent, w_dim] as it is, ToRGB included: no masks."""
+    return Blend(generator.synthesis(w_plus + delta), None, original, ())
 
 
 def blended_synthesis(
@@ -106,10 +172,24 @@ def _apply(generator: Generator, index: int, x: jax.Array, w: jax.Array) -> jax.
     return out.reshape(*x.shape[:2], *out.shape[1:])
 
 
-def _check(generator: Generator, masks: Masks, edit_layers: int) -> None:
+def _rgb(generator: Generator, layer: Layer, x: jax.Array, w: jax.Array, image: jax.Array | None) -> jax.Array:
+    """Add the ToRGB of x [B, paths, h, w, C] under the codes w [B, w_dim] to the image [B paths, h, w, 3] so far."""
+    batch, paths = x.shape[:2]
+    codes = jnp.stack([w] * paths, axis=1).reshape(batch * paths, -1)
+    return generator.rgb(layer.index, x.reshape(-1, *x.shape[2:]), codes, image)
+
+
+def _finish(image: jax.Array, original: jax.Array, masks: Masks) -> Blend:
+    """Images [B, paths, size, size, 3] of I* and, where drawn, I tilde: the original where no mask says otherwise."""
+    # In exact arithmetic masks of zero give the original; a convolution over another batch may round otherwise.
+    touched = jnp.stack([jnp.any(mask != 0, axis=(1, 2)) for mask in masks]).any(axis=0)
+    edited = jnp.where(touched[:, None, None, None], image[:, 0], original)
+    return Blend(edited, image[:, 1] if image.shape[1] > 1 else None, original, tuple(masks))
+
+
+def _check(generator: Generator, masks: Masks, expected: list[int], edit_layers: int) -> None:
     if not 1 <= edit_layers <= len(generator.layers):
         raise ValueError(f"delta edits {edit_layers} layers; give between 1 and the generator's {len(generator.layers)} layers")
-    expected = [layer.resolution for layer in generator.layers[:edit_layers]]
     given = [mask.shape[1:] for mask in masks]
     if given != [(resolution, resolution) for resolution in expected]:
-        raise ValueError(f"masks have the sizes {given}; give one [batch, h, w] per edited layer, of resolutions {expected}")
+        raise ValueError(f"masks have the sizes {given}; give one [batch, h, w] per blended layer, of resolutions {expected}")

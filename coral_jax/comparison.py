@@ -7,7 +7,7 @@ from typing import NamedTuple
 from coral_jax.domains import load_domain
 from coral_jax.evaluation import Judge, evaluate, plan
 from coral_jax.features import embedder
-from coral_jax.methods import METHODS
+from coral_jax.methods import ABLATIONS, METHODS
 from coral_jax.outputs import versions
 from coral_jax.report import write_report, write_sheets
 from coral_jax.tables import rows_of, write_tables
@@ -22,8 +22,8 @@ class Suite(NamedTuple):
 
 TABLE_1 = ["happy", "surprised", "blue eyes", "mohawk hairstyle"]
 MULTI_FACETED = ["curly hair and lipstick", "makeup and afro hairstyle"]  # figure 7
-# What the paper argues for, taken away where a field of the config can do that; segmenters as in figure 6 E and F.
-ABLATED = ["attention_mapper", "attention_mapper:lambda_area=0", "attention_mapper:lambda_tv=0",
+# What the paper argues for, taken away: by a method of its own, or by a field of the config; segmenters as in figure 6 E, F.
+ABLATED = ["attention_mapper", *ABLATIONS, "attention_mapper:lambda_area=0", "attention_mapper:lambda_tv=0",
            "segment_global:segmenter=parts", "segment_global:segmenter=mixture"]  # fmt: skip
 SUITES = {
     "table1": Suite(list(METHODS), TABLE_1 + MULTI_FACETED),

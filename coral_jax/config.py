@@ -8,11 +8,12 @@ from typing import NamedTuple
 import ml_collections
 from ml_collections.config_dict import placeholder
 
-from coral_jax.methods import get_method
+from coral_jax.latents import parse_seeds
+from coral_jax.methods import AUTHORS, get_method
 from coral_jax.step import Settings
 
-STEPS, TAU = 20_000, 0.85  # the paper's (section 4.1), where neither the config nor the domain says
-_HYPER = tuple(field.name for field in dataclasses.fields(Settings) if field.name not in ("method", "batch_size"))
+STEPS, TAU = Settings.steps, 0.85  # the paper's (section 4.1), where neither the config nor the domain says
+_HYPER = tuple(field.name for field in dataclasses.fields(Settings) if field.name != "method")
 
 
 class RunSettings(NamedTuple):
@@ -30,17 +31,17 @@ def base() -> ml_collections.ConfigDict:
     config.prompt = ""  # what the edited image should show
     config.prompts = placeholder(str)  # several, instead: "happy;blue eyes", or a file with one a line
     config.domain = "toons"  # generator and the networks that go with it
-    config.method = "attention_mapper"  # {segment,attention}_{global,mapper}: region selector and latent editor
+    config.method = "attention_mapper"  # a name of coral_jax.methods: CORAL's four, baselines, ablations
     config.segmenter = placeholder(str)  # of the domain's segmenters, for segment_*; None: its default
     config.weights_dir = placeholder(str)  # folder of other domains; None: CORAL_JAX_WEIGHTS, else the user's cache
     # Training.
     config.dtype = "float32"  # what the frozen networks compute in: float32, or bfloat16 (faster on GPU and TPU)
     config.seed = 0  # of the trainables' start and of the faces drawn
     config.steps = placeholder(int)
-    config.batch_size = 3  # faces per step, the paper's
+    config.batch_size = placeholder(int)  # faces per step; None: 3, the paper's, or what a baseline's authors take
     config.truncation = placeholder(float)  # psi of w: 1 draws every face, 0 the mean face
-    config.learning_rate = placeholder(float)  # Adam, of the latent editor
-    config.region_learning_rate = placeholder(float)  # Adam, of the region selector
+    config.learning_rate = placeholder(float)  # of the latent editor
+    config.region_learning_rate = placeholder(float)  # of the region selector
     # Weights of the loss terms, equations 6 and 7; that of the CLIP term is 1.
     config.lambda_l2 = placeholder(float)  # size of the latent edit
     config.lambda_id = placeholder(float)  # keep the person
@@ -48,6 +49,7 @@ def base() -> ml_collections.ConfigDict:
     config.lambda_tv = placeholder(float)  # keep masks smooth (attention only)
     # Use of the edit.
     config.tau = placeholder(float)  # mask values below it become zero
+    config.strength = placeholder(float)  # what alpha is multiplied by
     config.sheet_seeds = "0-7"  # faces on sheet.png, and of the areas in summary.json; such as 0-7 or 3,5,9
     # Records.
     config.log_every = 10  # steps between rows of metrics.jsonl
@@ -100,18 +102,20 @@ def resolve(config: ml_collections.ConfigDict, defaults: dict) -> RunSettings:
 
     ValueError for an unknown method and for values out of range.
     """
-    method = get_method(config.method).name
-    chosen = _domain_defaults(defaults, method)
-    chosen |= {key: config[key] for key in (*_HYPER, "steps", "tau") if config[key] is not None}
-    steps, tau = chosen.pop("steps", STEPS), chosen.pop("tau", TAU)
-    for name, value in (("steps", steps), ("batch_size", config.batch_size), ("log_every", config.log_every),
+    method = get_method(config.method)
+    chosen = _domain_defaults(defaults, method.name)
+    chosen |= {key: config[key] for key in (*_HYPER, "tau") if config[key] is not None}
+    if method.per_face:  # every step sees the same faces, the sheet's
+        chosen["batch_size"] = len(parse_seeds(config.sheet_seeds))
+    tau, step = chosen.pop("tau", TAU), Settings(method=method.name, **chosen)
+    for name, value in (("steps", step.steps), ("batch_size", step.batch_size), ("log_every", config.log_every),
                         ("checkpoint_every", config.checkpoint_every)):  # fmt: skip
         if value < 1:
             raise ValueError(f"{name} is {value}; give at least 1, such as --config.{name}=100")
     for name, value in chosen.items():
         if not 0 <= value < float("inf"):
             raise ValueError(f"{name} is {value}; give a number of at least 0 with --config.{name}=VALUE")
-    return RunSettings(Settings(method=method, batch_size=config.batch_size, **chosen), steps, check_tau(tau))
+    return RunSettings(step, step.steps, check_tau(tau))
 
 
 def check_tau(tau: float) -> float:
@@ -123,9 +127,9 @@ def check_tau(tau: float) -> float:
 
 def _domain_defaults(defaults: dict, method: str) -> dict:
     own = {key: value for key, value in defaults.items() if key != "methods"}
-    own |= defaults.get("methods", {}).get(method, {})
-    unknown = sorted(own.keys() - {*_HYPER, "steps", "tau"})
+    own |= AUTHORS.get(method, {}) | defaults.get("methods", {}).get(method, {})
+    unknown = sorted(own.keys() - {*_HYPER, "tau"})
     if unknown:
-        known = ", ".join(("steps", "tau", *_HYPER))
+        known = ", ".join((*_HYPER, "tau"))
         raise ValueError(f"the settings in domain.json have unknown names {unknown}; known: {known}")
     return own

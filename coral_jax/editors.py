@@ -1,4 +1,4 @@
-"""Latent editors: what moves w_plus (paper section 3.4).
+"""Latent editors: what moves w_plus (paper section 3.4, and StyleCLIP's).
 
 Each maps w_plus [B, n_latent, w_dim] to delta [B, n, w_dim] of the n edited layers.
 """
@@ -19,10 +19,14 @@ GROUPS = {"coarse": (0, 4), "medium": (4, 8), "fine": (8, None)}  # rows of w_pl
 
 @dataclass(frozen=True)
 class EditorConfig:
-    """Sizes of a latent editor: the layers it edits, counted from the first, and the width of a code."""
+    """Sizes of a latent editor: the layers it edits, counted from the first, and the width of a code.
+
+    `faces` is how many faces it is for, which only an editor with a delta for each face reads.
+    """
 
     edit_layers: int
     w_dim: int
+    faces: int = 1
 
 
 class GlobalDirection(nnx.Module):
@@ -72,7 +76,46 @@ class LatentMapper(nnx.Module):
     def __call__(self, w_plus: jax.Array) -> jax.Array:
         """Delta [B, n, w_dim] of w_plus [B, n_latent, w_dim]."""
         codes = w_plus[:, : self.config.edit_layers]
-        deltas = [
-            getattr(self, name)(codes[:, start:stop]) for name, (start, stop) in GROUPS.items() if hasattr(self, name)
-        ]
+        deltas = [getattr(self, name)(codes[:, start:stop]) for name, (start, stop) in GROUPS.items() if hasattr(self, name)]
         return MAPPER_SCALE * jnp.concatenate(deltas, axis=1)
+
+
+class LevelsMapper(nnx.Module):
+    """StyleCLIP's own mapper: as `LatentMapper`, with the two things that CORAL's leaves out.
+
+    Pixel norm runs over the layers of a group (its `dim=1` of [B, layers, w_dim]), so that of codes drawn from one w,
+    which are the same in every layer, only the signs are left; and the last linear layer, too, ends in a leaky ReLU.
+    """
+
+    def __init__(self, config: EditorConfig, rngs: nnx.Rngs):
+        self.config = config
+        for name, (start, _) in GROUPS.items():
+            if start < config.edit_layers:
+                setattr(self, name, MapperMLP(config.w_dim, rngs))
+
+    def __call__(self, w_plus: jax.Array) -> jax.Array:
+        """Delta [B, n, w_dim] of w_plus [B, n_latent, w_dim]."""
+        codes = w_plus[:, : self.config.edit_layers]
+        deltas = []
+        for name, (start, stop) in GROUPS.items():
+            if hasattr(self, name):
+                x = jnp.swapaxes(ops.pixel_norm(jnp.swapaxes(codes[:, start:stop], 1, 2)), 1, 2)
+                for layer in getattr(self, name).layers:
+                    x = ops.leaky_relu(layer(x))
+                deltas.append(x)
+        return MAPPER_SCALE * jnp.concatenate(deltas, axis=1)
+
+
+class FaceDeltas(nnx.Module):
+    """A delta for each of `faces` faces, [faces, n, w_dim], found for it alone; zero at first."""
+
+    def __init__(self, config: EditorConfig, rngs: nnx.Rngs):
+        del rngs  # nothing random
+        self.config = config
+        self.delta = nnx.Param(jnp.zeros((config.faces, config.edit_layers, config.w_dim)))
+
+    def __call__(self, w_plus: jax.Array) -> jax.Array:
+        """Delta [B, n, w_dim] of the faces w_plus [B, n_latent, w_dim], which must be those that it was found for."""
+        if w_plus.shape[0] != self.config.faces:
+            raise ValueError(f"{w_plus.shape[0]} faces for the deltas of {self.config.faces}; find those of the others first")
+        return self.delta[...]

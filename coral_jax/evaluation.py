@@ -24,12 +24,12 @@ from coral_jax.commands import NonFiniteError
 from coral_jax.config import make, resolve
 from coral_jax.domains import Domain
 from coral_jax.features import Embedder
-from coral_jax.figures import face_image, layer_shares, layer_tile, overlay, to_pixels
+from coral_jax.figures import face_image, layer_tile, overlay, to_pixels
 from coral_jax.latents import w_plus_of_seeds
 from coral_jax.logs import clock, read_metrics
 from coral_jax.losses import cosine
 from coral_jax.metrics import Estimate
-from coral_jax.outputs import area_weighted_layer
+from coral_jax.outputs import area_weighted_layer, shares_of
 from coral_jax.references import pictures
 from coral_jax.step import init_state
 from coral_jax.training import train
@@ -128,9 +128,8 @@ class Judge:
             faces.pop("outside_mask", None)
         found = _estimates(faces) | self._distances(self._unedited[cell.prompt], edited)
         found |= training_time(read_metrics(cell.folder / "metrics.jsonl"))
-        resolutions = [layer.resolution for layer in self._domain.generator.layers[: len(areas)]]
-        norms = edit.delta_norms(subjects.w_plus) if len(areas) else []
-        shares = layer_shares(resolutions, [np.full((1, 1, 1), area) for area in areas], norms) if len(areas) else []
+        # Shares follow from the mean areas alone: no masks are kept for them.
+        shares = shares_of(edit, subjects.w_plus, [np.full((1, 1, 1), area) for area in areas])
         if (layer := area_weighted_layer(shares)) is not None:
             found["mean_layer"] = Estimate(layer)
         weights.save_tensors(cell.folder / "samples.safetensors", _samples(shown, shares), {})
@@ -294,7 +293,8 @@ def _samples(shown: dict, shares: list) -> dict[str, np.ndarray]:
         where = [overlay(face, [mask[i] for mask in masks], shares) for i, face in enumerate(shown["original"])]
         tiles["where"] = np.stack([np.asarray(tile.resize((SHOWN_SIZE, SHOWN_SIZE))) for tile in where])
         face = shown["original"][0]
-        layers = [layer_tile(face, mask[0], share, len(shares), MASK_SIZE) for mask, share in zip(masks, shares, strict=True)]
+        last = shares[-1].layer
+        layers = [layer_tile(face, mask[0], share, last, MASK_SIZE) for mask, share in zip(masks, shares, strict=True)]
         tiles["layers"] = np.stack([np.asarray(tile) for tile in layers])
     return tiles
 

@@ -26,20 +26,24 @@ class LayerShare(NamedTuple):
 
 
 def layer_shares(
-    resolutions: Sequence[int], masks: Sequence[np.ndarray], delta_norms: Sequence[float]
+    resolutions: Sequence[int],
+    masks: Sequence[np.ndarray],
+    delta_norms: Sequence[float],
+    numbers: Sequence[int] | None = None,
 ) -> list[LayerShare]:
-    """Shares of the edited layers, from their masks [N, h, w]; `matters` marks those that carry the edit.
+    """Shares of the masked layers, from their masks [N, h, w]; `matters` marks those that carry the edit.
 
-    A layer matters if its mask covers half a percent of the image or more, and area times norm of delta is at least a
-    tenth of the largest: a wide mask over no change, and a large change under no mask, do nothing.
+    `numbers` are the layers', 1, 2, ... if not given.  A layer matters if its mask covers half a percent of the image or
+    more, and area times norm of delta is at least a tenth of the largest: a wide mask over no change, and a large change
+    under no mask, do nothing.
     """
     areas = [float(mask.mean()) for mask in masks]
     weights = [area * float(norm) for area, norm in zip(areas, delta_norms, strict=True)]
     largest = max(weights)
     return [
-        LayerShare(index, resolution, area, float(norm), bool(area >= 0.005 and weight >= 0.1 * largest > 0))
-        for index, (resolution, area, norm, weight) in enumerate(
-            zip(resolutions, areas, delta_norms, weights, strict=True), start=1
+        LayerShare(number, resolution, area, float(norm), bool(area >= 0.005 and weight >= 0.1 * largest > 0))
+        for number, resolution, area, norm, weight in zip(
+            numbers or range(1, len(masks) + 1), resolutions, areas, delta_norms, weights, strict=True
         )
     ]
 
@@ -54,26 +58,28 @@ def training_sheet(
 ) -> Image.Image:
     """The figure of a finished training: faces [N, size, size, 3] before and after, masks over them; then each layer.
 
-    Images are in [-1, 1]; masks one [N, h, w] per edited layer.  The layers' masks are those of the
-    first face that is edited as much as the mean one.
+    Images are in [-1, 1]; masks one [N, h, w] per masked layer, none where the whole image is edited.  The layers' masks
+    are those of the first face that is edited as much as the mean one.
     """
     count = len(original)
     width = max(2 * MARGIN + LABEL + count * (TILE + GAP) - GAP, 1100)
-    tile = min(TILE, (width - 2 * MARGIN + GAP) // len(shares) - GAP)
-    faces_height = 3 * (TILE + GAP)
-    sheet = Image.new("RGB", (width, 112 + faces_height + 86 + tile + 100), PAPER)
+    rows = [("original", [face_image(face) for face in original]), ("edited", [face_image(face) for face in edited])]
+    if masks:
+        where = [overlay(face, [mask[i] for mask in masks], shares) for i, face in enumerate(edited)]
+        rows.append(("where", where))
+    tile = min(TILE, (width - 2 * MARGIN + GAP) // max(len(shares), 1) - GAP)
+    faces_height = len(rows) * (TILE + GAP)
+    height = 112 + faces_height + (86 + tile + 100 if masks else MARGIN)
+    sheet = Image.new("RGB", (width, height), PAPER)
     draw = ImageDraw.Draw(sheet)
     _header(draw, title, subtitle)
-    rows = (
-        ("original", [face_image(face) for face in original]),
-        ("edited", [face_image(face) for face in edited]),
-        ("where", [overlay(face, [mask[i] for mask in masks], shares) for i, face in enumerate(edited)]),
-    )
     for row, (name, tiles) in enumerate(rows):
         top = 112 + row * (TILE + GAP)
         draw.text((MARGIN, top + TILE // 2), name, INK, _font(19), anchor="lm")
         for column, picture in enumerate(tiles):
             sheet.paste(picture, (MARGIN + LABEL + column * (TILE + GAP), top))
+    if not masks:
+        return sheet
     top = 112 + faces_height + 22
     draw.line((MARGIN, top, width - MARGIN, top), RULE, 1)
     covered = sum(mask.mean(axis=(1, 2)) for mask in masks)
@@ -84,7 +90,7 @@ def training_sheet(
     pitch = tile + GAP if tile == TILE else (width - 2 * MARGIN - tile) / (len(shares) - 1)
     for column, share in enumerate(shares):
         left = MARGIN + round(column * pitch)
-        _layer(sheet, draw, (left, top + 58), tile, edited[face], masks[column][face], share, len(shares))
+        _layer(sheet, draw, (left, top + 58), tile, edited[face], masks[column][face], share, _last(shares))
     return sheet
 
 
@@ -97,22 +103,24 @@ def alpha_sheet(
     masks: Sequence[np.ndarray],
     shares: Sequence[LayerShare],
 ) -> Image.Image:
-    """One row per face: the original, the edit at every alpha, and where it applies."""
+    """One row per face: the original, the edit at every alpha, and where it applies (if there are masks)."""
     columns = [(_alpha_name(alpha), images) for alpha, images in edited.items()]
     if 0.0 not in edited:
         columns.insert(0, ("original", original))
     height = 148 + len(names) * (TILE + GAP) + MARGIN
-    width = max(2 * MARGIN + LABEL + (len(columns) + 1) * (TILE + GAP) - GAP, 720)
+    headings = [name for name, _ in columns] + ["where"] * bool(masks)
+    width = max(2 * MARGIN + LABEL + len(headings) * (TILE + GAP) - GAP, 720)
     sheet = Image.new("RGB", (width, height), PAPER)
     draw = ImageDraw.Draw(sheet)
     _header(draw, title, subtitle)
-    for column, name in enumerate([name for name, _ in columns] + ["where"]):
+    for column, name in enumerate(headings):
         draw.text((MARGIN + LABEL + column * (TILE + GAP) + TILE // 2, 128), name, INK, _font(17), anchor="mm")
     for row, name in enumerate(names):
         top = 148 + row * (TILE + GAP)
         draw.text((MARGIN, top + TILE // 2), name, FAINT, _font(17), anchor="lm")
         tiles = [face_image(images[row]) for _, images in columns]
-        tiles.append(overlay(original[row], [mask[row] for mask in masks], shares))
+        if masks:
+            tiles.append(overlay(original[row], [mask[row] for mask in masks], shares))
         for column, picture in enumerate(tiles):
             sheet.paste(picture, (MARGIN + LABEL + column * (TILE + GAP), top))
     return sheet
@@ -181,7 +189,7 @@ def overlay(image: np.ndarray, masks: Sequence[np.ndarray], shares: Sequence[Lay
         [_resize_mask(mask, TILE, Image.Resampling.BILINEAR) * share.matters
          for mask, share in zip(masks, shares, strict=True)]
     )  # fmt: skip
-    colours = np.stack([layer_colour(share.layer, len(shares)) for share in shares])
+    colours = np.stack([layer_colour(share.layer, _last(shares)) for share in shares])
     # The layer that singles out a pixel most gives its hue: mixing all of them would make every pixel brown.
     single = strengths * np.array([s.delta_norm / (s.area + 0.02) for s in shares])[:, None, None]
     single = (single / max(single.max(), 1e-6)) ** 4
@@ -215,6 +223,11 @@ def _layer(
     draw.text((middle, below + 30), f"{share.resolution} x {share.resolution} px", FAINT, _font(14), anchor="mm")
     area = f"{share.area:.0%}" if share.area >= 0.0995 else f"{share.area:.1%}"
     draw.text((middle, below + 52), area if share.area else "off", INK if share.matters else FAINT, _font(16), "mm")
+
+
+def _last(shares: Sequence[LayerShare]) -> int:
+    """Number of the last layer, by which colours are spread."""
+    return max(share.layer for share in shares)
 
 
 def _header(draw: ImageDraw.ImageDraw, title: str, subtitle: str) -> None:

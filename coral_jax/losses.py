@@ -27,9 +27,19 @@ def clip_loss(edited: jax.Array, full: jax.Array, text_features: jax.Array) -> j
     return 0.5 * jnp.mean(clip_distance(edited, text_features) + clip_distance(full, text_features))
 
 
+def clip_loss_of_one(edited: jax.Array, text_features: jax.Array) -> jax.Array:
+    """Mean of D_CLIP of the edited image alone; image features [B, E], text features [E]."""
+    return jnp.mean(clip_distance(edited, text_features))
+
+
 def l2_loss(delta: jax.Array) -> jax.Array:
     """Squared Euclidean norm of delta [B, n, w_dim], summed over layers and channels."""
     return jnp.mean(jnp.sum(jnp.square(delta), axis=(1, 2)))
+
+
+def l2_loss_mean(delta: jax.Array) -> jax.Array:
+    """Mean square of delta [B, n, w_dim]: StyleCLIP's mapper has this where others have the sum."""
+    return jnp.mean(jnp.square(delta))
 
 
 def identity_loss(edited: jax.Array, original: jax.Array) -> jax.Array:

@@ -14,6 +14,8 @@ from coral_jax.figures import LayerShare, layer_shares, png, training_sheet
 from coral_jax.latents import w_plus_of_seeds
 from coral_jax.logs import read_metrics
 
+FACES_ONE_BY_ONE = 40  # that the summary's truth is measured on, where a method takes its time for each face
+
 
 def write_outputs(workdir: Path, edit: Edit, seeds: list[int], timing: dict, begun: float) -> dict:
     """Write edit/, sheet.png of the seeds' faces and, last of all, summary.json, which it returns.
@@ -24,10 +26,11 @@ def write_outputs(workdir: Path, edit: Edit, seeds: list[int], timing: dict, beg
     w_plus = w_plus_of_seeds(edit.domain.generator, seeds, edit.settings.truncation)
     original, edited, masks = edit.apply(w_plus)
     shares = shares_of(edit, w_plus, masks)
-    if not any(share.area for share in shares):
+    if masks and not any(share.area for share in shares):
         print(f"warning: no mask reaches tau {edit.tau}, so the edit changes nothing; train longer, with a lower "
               "--config.lambda_area, or lower --config.tau", file=sys.stderr)  # fmt: skip
-    subtitle = f"{edit.settings.method} on {edit.domain.name}, {edit.steps} steps, tau {edit.tau:g}, seed {edit.seed}"
+    tau = f"tau {edit.tau:g}, " if masks else ""
+    subtitle = f"{edit.settings.method} on {edit.domain.name}, {edit.steps} steps, {tau}seed {edit.seed}"
     sheet = training_sheet(edit.prompt, subtitle, original, edited, masks, shares)
     write_bytes(workdir / "sheet.png", png(sheet))
     summary = _summary(workdir, edit, shares, timing)
@@ -43,9 +46,11 @@ def write_outputs(workdir: Path, edit: Edit, seeds: list[int], timing: dict, beg
 
 
 def shares_of(edit: Edit, w_plus: jax.Array, masks: list) -> list[LayerShare]:
-    """What each edited layer does to the faces w_plus [N, n_latent, w_dim] whose masks [N, h, w] are given."""
-    resolutions = [layer.resolution for layer in edit.domain.generator.layers[: len(masks)]]
-    return layer_shares(resolutions, masks, edit.delta_norms(w_plus))
+    """What each masked layer does to the faces w_plus [N, n_latent, w_dim] whose masks [N, h, w] are given."""
+    if not masks:
+        return []
+    resolutions = [edit.domain.generator.layers[number - 1].resolution for number in edit.masked_layers]
+    return layer_shares(resolutions, masks, edit.delta_norms(w_plus), edit.masked_layers)
 
 
 def area_weighted_layer(shares: list[LayerShare]) -> float | None:
@@ -92,4 +97,6 @@ def _truth(edit: Edit) -> dict | None:
         return None
     from coral_jax.toons import truth  # the renderer and the classifier are of no use elsewhere
 
+    if edit.trainables.method.per_face:  # each face takes seconds
+        return truth.measure(edit.domain, edit.prompt, edit.apply, FACES_ONE_BY_ONE)
     return truth.measure(edit.domain, edit.prompt, edit.apply)

@@ -20,7 +20,7 @@ from coral_jax.step import Frozen, Settings, TrainState, draw_z, train_step_many
 
 PROMPT, DATA = "prompt", "data"
 STATE = TrainState(P(), P(PROMPT), P(PROMPT))
-FROZEN = Frozen(P(), P(), P(), P(), P(PROMPT))
+FROZEN = Frozen(P(), P(), P(), P(), P(PROMPT), P(PROMPT))
 
 Tree = TypeVar("Tree")
 

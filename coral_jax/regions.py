@@ -62,9 +62,10 @@ class SegmentSelection(nnx.Module):
 
 @dataclass(frozen=True)
 class AttentionConfig:
-    """Channels of each edited layer's features."""
+    """Channels of each masked layer's features, and the number of the first of these layers."""
 
     channels: tuple[int, ...]
+    first: int = 1
 
 
 class MaskHead(nnx.Module):
@@ -89,7 +90,7 @@ class MaskHead(nnx.Module):
 
 
 class AttentionNetwork(nnx.Module):
-    """One `MaskHead` per edited layer; the mask of layer l reads the features of layer l and nothing else."""
+    """One `MaskHead` per masked layer; the mask of layer l reads the features of layer l and nothing else."""
 
     needs_segments = False
 
@@ -101,7 +102,7 @@ class AttentionNetwork(nnx.Module):
         self, features: Mapping[int, jax.Array], segments: jax.Array | None = None, tau: jax.Array | float = 0.0
     ) -> tuple[jax.Array, ...]:
         """Masks from the original image's features (layer index from 1), zero below tau; `segments` are not read."""
-        return tuple(threshold(head(features[i]), tau) for i, head in enumerate(self.heads, start=1))
+        return tuple(threshold(head(features[i]), tau) for i, head in enumerate(self.heads, start=self.config.first))
 
 
 def segment_selection(generator: Generator, edit_layers: int, segments: int, rngs: nnx.Rngs) -> SegmentSelection:
@@ -113,6 +114,11 @@ def segment_selection(generator: Generator, edit_layers: int, segments: int, rng
 def attention_network(generator: Generator, edit_layers: int, rngs: nnx.Rngs) -> AttentionNetwork:
     """An attention network for the first `edit_layers` layers of a generator."""
     return AttentionNetwork(AttentionConfig(tuple(layer.channels for layer in generator.layers[:edit_layers])), rngs)
+
+
+def single_attention(generator: Generator, layer: int, rngs: nnx.Rngs) -> AttentionNetwork:
+    """An attention network of one head, for one layer of a generator (FEAT's)."""
+    return AttentionNetwork(AttentionConfig((generator.layers[layer - 1].channels,), layer), rngs)
 
 
 def threshold(m: jax.Array, tau: jax.Array | float) -> jax.Array:

@@ -147,9 +147,12 @@ def _layers(out: Path, rows: list[dict], methods: list[str]) -> str:
         shares = {method: record["layers"] for method, record in records.items() if record["layers"]}
         if not shares:
             continue
-        longest = max(shares.values(), key=len)
-        names = [f"{layer['layer']}·{layer['resolution']}" for layer in longest]
-        areas = {method: [layer["area"] for layer in layers] for method, layers in shares.items()}
+        sizes = {layer["layer"]: layer["resolution"] for layers in shares.values() for layer in layers}
+        names = [f"{number}·{sizes[number]}" for number in sorted(sizes)]
+        areas = {}
+        for method, layers in shares.items():  # a method that blends once has a mask in one of the layers only
+            own = {layer["layer"]: layer["area"] for layer in layers}
+            areas[method] = [own.get(number, 0.0) for number in sorted(sizes)]
         parts.append(charts.shaded_table(areas, names, methods, f"{prompt}: share of the image that each layer's mask covers"))
         for method in shares:
             strip = np.concatenate(list(_samples(out, method, prompt)["layers"]), axis=1)

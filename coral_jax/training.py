@@ -20,6 +20,7 @@ from coral_jax.checkpoints import Checkpoints, bad_weights, newest_of_all
 from coral_jax.commands import NonFiniteError
 from coral_jax.config import RunSettings, resolve
 from coral_jax.domains import load_domain
+from coral_jax.given import given
 from coral_jax.latents import parse_seeds
 from coral_jax.logs import MetricsLog, Progress
 from coral_jax.methods import get_method
@@ -57,16 +58,17 @@ def train_all(config: ml_collections.ConfigDict, runs: list[Run]) -> list[dict]:
     domain = load_domain(config.domain, config.weights_dir)
     chosen = resolve(config, domain.settings)
     segmenter = config.segmenter or domain.default_segmenter
-    texts = [domain.frozen(run.prompt, segmenter).text for run in runs]
-    frozen = cast_all(domain.frozen(runs[0].prompt, segmenter), config.dtype)
+    own = [domain.frozen(run.prompt, segmenter)._replace(given=given(chosen.step, domain, run.prompt, seeds)) for run in runs]
+    frozen = cast_all(own[0], config.dtype)
     init_key, key = jax.random.split(jax.random.key(config.seed))
     fresh = jax.device_get(_init_state(chosen.step, frozen, init_key))  # each prompt starts alike, as it would alone
     record = _record(config, chosen) | {"segmenter": segmenter, "domain_fingerprint": domain.fingerprint}
     left = partition.from_first(lambda: _claim(runs, record), np.zeros(len(runs), np.int32))
     open_runs = [run for run, unfinished in zip(runs, left, strict=True) if unfinished]
     if open_runs:
-        text = jnp.stack([text for text, unfinished in zip(texts, left, strict=True) if unfinished])
-        state, timing = _learn(config, chosen, open_runs, frozen._replace(text=text), fresh, key)
+        of_prompts = [(each.text, each.given) for each, unfinished in zip(own, left, strict=True) if unfinished]
+        text, stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *of_prompts)
+        state, timing = _learn(config, chosen, open_runs, frozen._replace(text=text, given=stacked), fresh, key)
 
         def write() -> np.ndarray:
             for run, own in zip(open_runs, partition.unstack(state, len(open_runs)), strict=True):
@@ -94,7 +96,8 @@ def _learn(
     config: ml_collections.ConfigDict, chosen: RunSettings, runs: list[Run], frozen: Frozen, fresh: TrainState, key: jax.Array
 ) -> tuple[TrainState, dict]:
     """Train the runs together: their last state, stacked, and what the summaries say of it."""
-    mesh = partition.make_mesh(len(runs), chosen.step.batch_size)
+    alone = get_method(config.method).per_face  # each device would hold the deltas of all faces
+    mesh = partition.make_mesh(len(runs), 1 if alone else chosen.step.batch_size)
     with ExitStack() as files:
         checkpoints = []  # of the first process
 
@@ -155,7 +158,7 @@ def _loop(
         clock = now
         if progress:
             terms = {name: row[f"loss/{name}"].mean() for name in ("total", "clip")}
-            progress.show(done, terms | {"area": row["area"].mean()})
+            progress.show(done, terms | ({"area": row["area"].mean()} if "area" in row else {}))
 
     for done in range(start + 1, steps + 1):
         state, metrics = step(state)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tiny import GENERATOR, generator, largest, quick_compilation, w_plus  # noqa: F401
 
-from coral_jax.blend import blend, blended_synthesis, edit_layers_of, original_synthesis
+from coral_jax.blend import blend, blend_once, blended_synthesis, edit_layers_of, edited_synthesis, original_synthesis
 from coral_jax.models.stylegan2 import StyleGAN2Config
 
 RNG = np.random.default_rng(0)
@@ -161,3 +161,76 @@ def test_refuses_masks_that_do_not_fit(network):
         blend(network, w_plus(), random_delta(network), random_masks(network, layers=4), jnp.zeros((2, 16, 16, 3)))
     with pytest.raises(ValueError, match="between 1 and the generator's 5 layers"):
         blend(network, w_plus(), jnp.zeros((6, GENERATOR.w_dim)), (), jnp.zeros((2, 16, 16, 3)))
+
+
+@partial(jax.jit, static_argnames="full")
+def blended_once(network, codes, delta, mask, full=True):
+    original, features = original_synthesis(network, codes)
+    return blend_once(network, codes, delta, mask, original, features, full=full)
+
+
+@pytest.mark.parametrize("last", [1, 2, 3, 4])
+def test_one_blending_of_ones_edits_the_layers_before_it_and_of_zeros_none(network, last):
+    """With a mask of one, layers after the blending see the original code; with zero all is the original, exactly."""
+    codes, delta = w_plus(), random_delta(network, last)
+    resolution = network.layers[last - 1].resolution
+    ones = jnp.ones((2, resolution, resolution))
+    drawn = blended_once(network, codes, delta, ones)
+    x, image = network.constant(2), None
+    for layer in network.layers:
+        w = codes[:, layer.w_index]
+        x = network.layer(layer.index, x, w + delta[layer.index - 1] if layer.index <= last else w)
+        if layer.rgb_w_index is not None:
+            image = network.rgb(layer.index, x, codes[:, layer.rgb_w_index], image)
+    np.testing.assert_allclose(drawn.image, image, rtol=1e-4, atol=1e-4 * largest(image))
+    np.testing.assert_allclose(drawn.full, image, rtol=1e-4, atol=1e-4 * largest(image))
+    untouched = blended_once(network, codes, delta, 0 * ones)
+    assert largest(untouched.image, untouched.original) == 0.0
+    assert largest(drawn.image, drawn.original) > 0.01 * largest(image)
+
+
+def test_one_blending_edits_inside_its_mask_only(network):
+    """Far from the mask nothing changes: layer 4 is followed by one convolution and up-sampled images before it."""
+    mask = jnp.zeros((2, 16, 16)).at[:, :5, :5].set(1.0)
+    drawn = blended_once(network, w_plus(), random_delta(network, 4), mask)
+    change = np.abs(np.asarray(drawn.image - drawn.original)).max(axis=(0, 3))
+    assert change[:4, :4].min() > 0.01 and change[12:, 12:].max() < 1e-5 * largest(drawn.original)
+
+
+def test_a_mask_of_another_size_is_refused_by_one_blending(network):
+    with pytest.raises(ValueError, match="masks have the sizes"):
+        blended_once(network, w_plus(), random_delta(network, 2), jnp.ones((2, 4, 4)))
+
+
+def test_original_features_forget_the_layers_before(network):
+    """With a mask in layer 2 alone, behind layer 3 of zero nothing is left of the edit: it is not fed forward."""
+    codes, delta = w_plus(), random_delta(network)
+    masks = [jnp.full_like(mask, float(i == 1)) for i, mask in enumerate(constant_masks(network, 0.0))]
+
+    @jax.jit
+    def drawn(network, codes, delta, masks):
+        original, features = original_synthesis(network, codes)
+        return blend(network, codes, delta, masks, original, features=features, full=False)
+
+    forgotten = drawn(network, codes, delta, masks)
+    np.testing.assert_allclose(forgotten.image, forgotten.original, atol=1e-5 * largest(forgotten.original))
+    kept = blended(network, codes, delta, masks, full=False)
+    assert largest(kept.image, kept.original) > 0.01 * largest(kept.original)
+
+
+def test_an_edited_to_rgb_follows_the_masks(network):
+    """Masks of one read the edited code in ToRGB where delta has it, masks of zero the original, exactly."""
+    codes, delta = w_plus(), random_delta(network)
+
+    @jax.jit
+    def drawn(network, codes, delta, masks):
+        return blend(network, codes, delta, masks, original_synthesis(network, codes)[0], edit_rgb=True)
+
+    ones = drawn(network, codes, delta, constant_masks(network, 1.0))
+    padded = jnp.concatenate([delta, jnp.zeros((1, network.w_dim))])
+    expected = jax.jit(edited_synthesis)(network, codes, padded, ones.original).image
+    for image in (ones.image, ones.full):
+        np.testing.assert_allclose(image, expected, rtol=1e-4, atol=1e-4 * largest(expected))
+    assert largest(ones.image, blended(network, codes, delta, constant_masks(network, 1.0)).image) > 1e-3
+    zeros = drawn(network, codes, delta, constant_masks(network, 0.0))
+    assert largest(zeros.image, zeros.original) == 0.0

@@ -41,7 +41,7 @@ def test_a_file_gives_a_config_and_its_command(path):
 
 def test_every_field_is_read_by_the_program():
     source = "".join(path.read_text() for path in Path(REPOSITORY, "coral_jax").glob("*.py"))
-    hyper = set(Settings.__dataclass_fields__) - {"method", "batch_size"}  # read by name, in `resolve`
+    hyper = set(Settings.__dataclass_fields__) - {"method"}  # read by name, in `resolve`
     for field in set(base()) - hyper - {"steps", "tau"}:
         assert re.search(rf"(?<!_)config\.{field}\b(?! =)", source), f"config.{field} is never read"
 
@@ -66,7 +66,7 @@ def test_the_config_goes_before_the_domains_method_before_the_domain_before_ours
     }  # fmt: skip
     config = make("happy", "method=segment_global,lambda_l2=3")
     assert resolve(config, defaults) == (
-        Settings(method="segment_global", lambda_l2=3.0, lambda_id=2.0, lambda_area=1.0), 9, 0.5
+        Settings(method="segment_global", lambda_l2=3.0, lambda_id=2.0, lambda_area=1.0, steps=9), 9, 0.5
     )  # fmt: skip
     other = resolve(make("happy", "method=attention_global"), defaults)
     assert (other.step.lambda_l2, other.steps, other.tau) == (1.0, STEPS, 0.5)
@@ -103,7 +103,7 @@ def test_values_out_of_range_are_explained(fields, message):
 
 
 def test_a_domains_unknown_default_is_explained():
-    with pytest.raises(ValueError, match=r"domain.json have unknown names \['lambda_aera'\]; known: steps, tau"):
+    with pytest.raises(ValueError, match=r"domain.json have unknown names \['lambda_aera'\]; known: batch_size, truncation"):
         resolve(make("happy"), {"lambda_aera": 1.0})
 
 

@@ -18,7 +18,7 @@ from coral_jax import weights
 from coral_jax.blend import original_synthesis
 from coral_jax.config import make, resolve
 from coral_jax.domains import load_domain
-from coral_jax.methods import METHODS
+from coral_jax.methods import AUTHORS, METHODS
 from coral_jax.models import load_clip, load_generator, load_identity
 from coral_jax.models.segmenter import MixtureSegmenter
 from coral_jax.models.stylegan2 import StyleGAN2, StyleGAN2Config
@@ -165,7 +165,8 @@ def test_files_that_do_not_belong_are_refused(files, tmp_path):
 def test_every_template_has_settings_that_a_run_takes(template):
     for method in METHODS:
         chosen = resolve(make("red car", f"method={method}"), TEMPLATES[template].settings)
-        assert (chosen.tau, chosen.steps) == (0.85, 20_000)
+        own = AUTHORS.get(method, {})
+        assert (chosen.tau, chosen.steps) == (own.get("tau", 0.85), own.get("steps", 20_000))
         assert chosen.step.truncation == 0.7
 
 

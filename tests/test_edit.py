@@ -46,9 +46,7 @@ def test_edits_that_do_not_belong_are_refused(trained, weights_dir, tmp_path):
     shutil.copytree(trained.folder / "edit", tmp_path / "edit")
     shutil.copytree(weights_dir / "tiny", tmp_path / "tiny")
     tensors, metadata = weights.load_tensors(tmp_path / "tiny" / "generator.safetensors")
-    weights.save_tensors(
-        tmp_path / "tiny" / "generator.safetensors", tensors | {"w_avg": tensors["w_avg"] + 1}, metadata
-    )
+    weights.save_tensors(tmp_path / "tiny" / "generator.safetensors", tensors | {"w_avg": tensors["w_avg"] + 1}, metadata)
     with pytest.raises(ValueError, match="was made with other weights of domain 'tiny'"):
         load_edit(tmp_path, tmp_path)
     tensors, metadata = weights.load_tensors(tmp_path / "edit" / "weights.safetensors")
@@ -90,9 +88,7 @@ def test_seeds_give_the_same_faces_alone_and_in_other_orders(edit, w_plus):
     np.testing.assert_allclose(w_plus[7], expected[0], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "text, seeds", [("0-3", [0, 1, 2, 3]), ("3,5,9", [3, 5, 9]), ("7", [7]), ("1-2, 9", [1, 2, 9])]
-)
+@pytest.mark.parametrize("text, seeds", [("0-3", [0, 1, 2, 3]), ("3,5,9", [3, 5, 9]), ("7", [7]), ("1-2, 9", [1, 2, 9])])
 def test_seeds_are_read(text, seeds):
     assert parse_seeds(text) == seeds
 

@@ -57,9 +57,7 @@ def test_a_png_keeps_size_and_values(array, mode):
 
 
 def test_shares_mark_layers_with_area_and_change():
-    shares = layer_shares(
-        [4, 8, 8, 16, 16], [np.full((2, 4, 4), a) for a in (0.5, 0.5, 0.0, 0.001, 0.2)], [1, 0.05, 9, 9, 1]
-    )
+    shares = layer_shares([4, 8, 8, 16, 16], [np.full((2, 4, 4), a) for a in (0.5, 0.5, 0.0, 0.001, 0.2)], [1, 0.05, 9, 9, 1])
     assert [share.matters for share in shares] == [True, False, False, False, True]
     assert [round(share.area, 4) for share in shares] == [0.5, 0.5, 0.0, 0.001, 0.2]
     assert [share.layer for share in shares] == [1, 2, 3, 4, 5] and shares[3].resolution == 16
@@ -68,6 +66,21 @@ def test_shares_mark_layers_with_area_and_change():
 def test_no_layer_matters_where_nothing_is_edited():
     assert not any(share.matters for share in layer_shares(RESOLUTIONS, masks(1, (0, 0, 0)), [1, 1, 1]))
     assert not any(share.matters for share in layer_shares(RESOLUTIONS, masks(1), [0, 0, 0]))
+
+
+def test_shares_have_the_numbers_of_their_layers():
+    (share,) = layer_shares([16], [np.full((2, 16, 16), 0.5)], [1.0], [4])
+    assert (share.layer, share.resolution, share.matters) == (4, 16, True)
+    assert overlay(faces(1, RED)[0], [np.full((16, 16), 0.5)], [share]).size == (TILE, TILE)
+
+
+def test_sheets_without_masks_have_no_row_or_column_for_them():
+    tall = training_sheet("x", "y", faces(2, GREY), faces(2, RED), masks(2), layer_shares(RESOLUTIONS, masks(2), [1, 1, 1]))
+    short = training_sheet("x", "y", faces(2, GREY), faces(2, RED), [], [])
+    assert short.size[0] == tall.size[0] and 112 + 2 * TILE < short.size[1] < 112 + 3 * TILE
+    drawn = {alpha: faces(2, RED) for alpha in (-1.0, 0.5, 1.0, 1.5)}
+    wide = alpha_sheet("x", "y", ["a", "b"], faces(2, GREY), drawn, masks(2), layer_shares(RESOLUTIONS, masks(2), [1, 1, 1]))
+    assert alpha_sheet("x", "y", ["a", "b"], faces(2, GREY), drawn, [], []).size == (wide.size[0] - TILE - 6, wide.size[1])
 
 
 def test_colours_go_from_cold_to_warm():

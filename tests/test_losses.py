@@ -65,3 +65,10 @@ def test_batch_size_changes_no_lambda(loss):
 
 def test_cosine_of_zero_vector_has_a_finite_gradient():
     assert bool(jnp.all(jnp.isfinite(jax.grad(lambda a: losses.cosine(a, jnp.ones(3)))(jnp.zeros(3)))))
+
+
+def test_the_baselines_forms_of_the_clip_and_l2_terms():
+    edited, text, delta = RNG.standard_normal((3, 7)), RNG.standard_normal(7), RNG.standard_normal((3, 5, 4))
+    expected = np.mean([1 - cosine(image, text) for image in edited])
+    np.testing.assert_allclose(losses.clip_loss_of_one(jnp.asarray(edited), jnp.asarray(text)), expected, rtol=1e-5)
+    np.testing.assert_allclose(losses.l2_loss_mean(jnp.asarray(delta)), np.mean(delta**2), rtol=1e-5)

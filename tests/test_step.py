@@ -9,11 +9,13 @@ import pytest
 from tiny import SEGMENTS, frozen, largest, quick_compilation, w_plus  # noqa: F401
 
 from coral_jax import losses
-from coral_jax.methods import METHODS, get_method
+from coral_jax.methods import ABLATIONS, METHODS, get_method
+from coral_jax.relevance import Given
 from coral_jax.step import (
     Settings,
     draw_z,
     edit_loss,
+    find_deltas,
     init_state,
     jit_apply_edit,
     jit_train_step,
@@ -22,19 +24,31 @@ from coral_jax.step import (
     train_step_many,
     w_plus_of,
 )
+from coral_jax.stylespace import style_widths
 
 KEY = jax.random.key(7)
 
 
 @pytest.fixture(scope="module")
 def domain():
-    """Tiny networks and a prompt."""
-    return frozen()
+    """Tiny networks, a prompt, and the faces of methods that edit each on its own."""
+    return frozen()._replace(given=w_plus())
+
+
+def given(method, domain):
+    """The domain as a method wants it."""
+    if method != "styleclip_global":
+        return domain
+    widths = style_widths(domain.generator)
+    relevance = tuple(jnp.float32(np.random.default_rng(i).standard_normal(width)) for i, width in enumerate(widths))
+    return domain._replace(given=Given(relevance, tuple(jnp.ones(width) for width in widths)))
 
 
 def settings(method, **changes):
+    if method == "stylemc":
+        changes = {"learning_rate": 1.0, "steps": 4} | changes
     rate = {"learning_rate": 0.5 if method.endswith("mapper") else 0.02, "region_learning_rate": 0.02}
-    return Settings(**{"method": method, "batch_size": 2, **rate, **changes})
+    return Settings(**{"method": method, "batch_size": 2, "steps": 10, **rate, **changes})
 
 
 def copied(state):
@@ -46,6 +60,7 @@ def copied(state):
 def run(request, domain):
     """A method, and its states and metrics over three steps on the same images (truncation 0 draws w_avg alone)."""
     chosen = settings(request.param, truncation=0.0)
+    domain = given(request.param, domain)
     states, metrics = [init_state(chosen, domain, jax.random.key(0))], []
     for _ in range(3):
         state, values = jit_train_step(copied(states[-1]), domain, KEY, chosen)
@@ -55,8 +70,9 @@ def run(request, domain):
 
 
 def test_two_steps_reduce_the_loss(run):
-    _, _, metrics = run
-    assert float(metrics[2]["loss/total"]) < float(metrics[0]["loss/total"])
+    chosen, _, metrics = run
+    if chosen.method != "styleclip_global":  # which does not descend
+        assert float(metrics[2]["loss/total"]) < float(metrics[0]["loss/total"])
 
 
 def test_all_trainables_move_and_stay_finite(run):
@@ -76,24 +92,51 @@ def test_a_step_keeps_every_type(run):
 
 
 def test_metrics_hold_every_term_and_layer(run, domain):
-    chosen, _, metrics = run
-    terms = get_method(chosen.method).terms
-    assert set(metrics[1]) == {f"loss/{term}" for term in terms} | {"loss/total", "area", "delta_norm"}
-    total = sum(chosen.weights[term] * float(metrics[1][f"loss/{term}"]) for term in terms)
-    np.testing.assert_allclose(metrics[1]["loss/total"], total, rtol=1e-5)
-    layers = len(domain.generator.layers)
-    assert metrics[1]["area"].shape == metrics[1]["delta_norm"].shape == (layers,)
-    assert 0 < float(metrics[1]["area"].min()) < float(metrics[1]["area"].max()) < 1
-    assert float(metrics[1]["delta_norm"].min()) > 0
+    chosen, _, (_, _, last) = run
+    method = get_method(chosen.method)
+    layers = method.masked_layers(domain.generator)
+    names = {f"loss/{term}" for term in method.terms} | {"loss/total", "delta_norm"}
+    assert set(last) == (names | {"area"} if layers else names)
+    total = sum(chosen.weights[term] * float(last[f"loss/{term}"]) for term in method.terms)
+    np.testing.assert_allclose(last["loss/total"], total, rtol=1e-5)
+    edited = len(domain.generator.layers) if method.drawing == "styles" else method.edited_codes(domain.generator)
+    assert last["delta_norm"].shape == (edited,)
+    assert float(last["delta_norm"].min()) > 0 or method.name == "stylemc"  # which leaves 4 px alone
+    if layers:
+        assert last["area"].shape == (len(layers),)
+        assert 0 < float(last["area"].min()) <= float(last["area"].max()) < 1
+
+
+def test_alpha_scales_the_edit_of_every_method(run, domain):
+    """Zero gives the original; masks that are off give it exactly."""
+    _, states, _ = run
+    trainables = states[3].trainables
+    original, edited, masks = jit_apply_edit(domain, trainables, domain.given, 1.0, 0.0)
+    assert len(masks) == len(trainables.method.masked_layers(domain.generator))
+    _, unmoved, _ = jit_apply_edit(domain, trainables, domain.given, 0.0, 0.0)
+    assert largest(original, edited) > 10 * largest(original, unmoved) and largest(original, unmoved) < 1e-5 * largest(original)
+    if masks:
+        _, untouched, _ = jit_apply_edit(domain, trainables, domain.given, 1.0, 1.0)
+        assert largest(original, untouched) == 0.0
 
 
 def test_resumed_equals_uninterrupted(run, domain):
     """A state that went through numpy, as through a checkpoint, continues bit for bit."""
     chosen, states, _ = run
     saved = jax.tree.map(np.asarray, states[1])
-    resumed, _ = jit_train_step(jax.tree.map(jnp.asarray, saved), domain, KEY, chosen)
+    resumed, _ = jit_train_step(jax.tree.map(jnp.asarray, saved), given(chosen.method, domain), KEY, chosen)
     for ours, theirs in zip(jax.tree.leaves(resumed), jax.tree.leaves(states[2]), strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_ablations_step_and_draw(name, domain):
+    """Traced only: what they draw differently is tested with `blend`."""
+    chosen = settings(name)
+    state = jax.eval_shape(lambda: init_state(chosen, domain, jax.random.key(0)))
+    after, metrics = jax.eval_shape(lambda s: train_step(s, domain, KEY, chosen), state)
+    assert jax.tree.structure(after) == jax.tree.structure(state)
+    assert {"loss/clip", "loss/area", "loss/tv"} < set(metrics)
 
 
 def test_gradient_exists_for_trainables_only(domain):
@@ -139,6 +182,19 @@ def test_loss_terms_are_those_of_the_images(domain):
     np.testing.assert_allclose(metrics["loss/clip"], clip, rtol=1e-4)
     np.testing.assert_allclose(metrics["loss/identity"], identity, rtol=1e-3, atol=1e-6)
     np.testing.assert_allclose(metrics["area"], [mask.mean() for mask in masks], rtol=1e-5)
+
+
+def test_deltas_of_faces_are_those_that_their_own_steps_find(domain):
+    """The loop over all steps takes the steps of the training, and a face's delta is its own."""
+    chosen = settings("styleclip_optimization", steps=3)
+    state = init_state(chosen, domain, jax.random.key(0))
+    for _ in range(3):
+        state, _ = jit_train_step(state, domain, KEY, chosen)
+    expected = state.trainables.editor.delta[...]
+    find = jax.jit(find_deltas)
+    np.testing.assert_allclose(find(domain, chosen, w_plus()).editor.delta[...], expected, rtol=1e-3, atol=1e-4)
+    alone = find(domain, dataclasses.replace(chosen, batch_size=1), w_plus()[1:])
+    np.testing.assert_allclose(alone.editor.delta[...], expected[1:], rtol=0.02, atol=1e-3)
 
 
 def test_draws_depend_on_key_and_step_only(domain):

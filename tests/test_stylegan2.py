@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from safetensors.numpy import load_file
-from tiny import generator, quick_compilation  # noqa: F401
+from tiny import generator, quick_compilation, w_plus  # noqa: F401
 
 from converters import reading
 from converters import stylegan2 as converter
@@ -100,3 +100,23 @@ def test_refuses_sizes_that_no_stylegan2_has():
         StyleGAN2Config(24, 4, 4, 1, ((4, 4), (8, 4), (16, 4)))
     with pytest.raises(ValueError, match=r"for each of \[4, 8, 16\]"):
         StyleGAN2Config(16, 4, 4, 1, ((4, 4), (16, 4)))
+
+
+def test_layer_is_its_style_and_its_styled_layer_bit_for_bit():
+    network, codes = generator(), w_plus()
+    styles = network.styles(codes)
+    assert [style.shape for style in styles] == [(2, 8), (2, 8), (2, 6), (2, 6), (2, 4)]
+    x = network.constant(2)
+    for layer, style in zip(network.layers, styles, strict=True):
+        composed = network.styled_layer(layer.index, x, style)
+        np.testing.assert_array_equal(style, network.style(layer.index, codes[:, layer.w_index]))
+        x = network.layer(layer.index, x, codes[:, layer.w_index])
+        np.testing.assert_array_equal(composed, x)
+
+
+def test_style_is_what_published_weights_give():
+    """The affine map's output: the mean over w of a fresh one is its bias, 1; no scale of the kernel is in it."""
+    network, w = generator(), w_plus()[:, 0]
+    affine = network.convs[1].modulation
+    expected = np.asarray(w) @ np.asarray(affine.kernel[...]) / np.sqrt(5) + np.asarray(affine.bias[...])
+    np.testing.assert_allclose(network.style(2, w), expected, rtol=1e-5)

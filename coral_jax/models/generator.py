@@ -56,7 +56,19 @@ class Generator(Protocol):
         """Input of the first layer, [batch, h, w, C]."""
 
     def layer(self, index: int, x: jax.Array, w: jax.Array) -> jax.Array:
-        """Features of layer `index` (from 1) for the features x before it and its code w [B, w_dim]."""
+        """Features of layer `index` (from 1) for the features x before it and its code w [B, w_dim].
+
+        It is `styled_layer(index, x, style(index, w))`.
+        """
+
+    def style(self, index: int, w: jax.Array) -> jax.Array:
+        """Style [B, C_in] of layer `index` under its code w [B, w_dim]: its part of StyleSpace."""
+
+    def styled_layer(self, index: int, x: jax.Array, style: jax.Array) -> jax.Array:
+        """Features of layer `index` for the features x before it and its style [B, C_in]."""
+
+    def styles(self, w_plus: jax.Array) -> tuple[jax.Array, ...]:
+        """Style of every layer, in order, under w_plus [B, n_latent, w_dim]; those of ToRGB are left out."""
 
     def rgb(self, index: int, x: jax.Array, w: jax.Array, image: jax.Array | None) -> jax.Array | None:
         """Add layer `index`'s ToRGB of its features x to the image so far; unchanged where the layer has none.

@@ -76,9 +76,9 @@ class StyledConv(nnx.Module):
         self.noise = nnx.Variable(jax.random.normal(rngs.params(), (resolution, resolution)))
         self.up = up
 
-    def __call__(self, x: jax.Array, w: jax.Array, *, fused: bool) -> jax.Array:
-        """Features [B, h, w, C] from x and the code w [B, w_dim]."""
-        style = self.modulation(w) / math.sqrt(9 * x.shape[-1])  # the kernel's equalised scale, on the smaller factor
+    def __call__(self, x: jax.Array, style: jax.Array, *, fused: bool) -> jax.Array:
+        """Features [B, h, w, C] from x and the style [B, C_in], which `modulation` reads from w."""
+        style = style / math.sqrt(9 * x.shape[-1])  # the kernel's equalised scale, on the smaller factor
         x = ops.modulated_conv(x, self.kernel[...], style, up=self.up, fused=fused)
         x = x + (self.noise_strength[...] * self.noise[..., None] + self.bias[...]).astype(x.dtype)
         return ops.leaky_relu(x)
@@ -159,7 +159,22 @@ class StyleGAN2(nnx.Module):
 
     def layer(self, index: int, x: jax.Array, w: jax.Array) -> jax.Array:
         """Features [B, h, w, C] of convolution `index` (from 1), from those before it and its code w [B, w_dim]."""
-        return self.convs[index - 1](x, w, fused=self.fused_upsampling)
+        return self.styled_layer(index, x, self.style(index, w))
+
+    def style(self, index: int, w: jax.Array) -> jax.Array:
+        """Style [B, C_in] of convolution `index` under its code w [B, w_dim]: what its affine map gives.
+
+        StyleSpace as its authors have it (arXiv 2011.12799): about 1, before the equalised scale of the kernel.
+        """
+        return self.convs[index - 1].modulation(w)
+
+    def styled_layer(self, index: int, x: jax.Array, style: jax.Array) -> jax.Array:
+        """Features [B, h, w, C] of convolution `index` from those before it and its style [B, C_in]."""
+        return self.convs[index - 1](x, style, fused=self.fused_upsampling)
+
+    def styles(self, w_plus: jax.Array) -> tuple[jax.Array, ...]:
+        """Style of every convolution, in order, under w_plus [B, n_latent, w_dim]; those of ToRGB are left out."""
+        return tuple(self.style(layer.index, w_plus[:, layer.w_index]) for layer in self.layers)
 
     def rgb(self, index: int, x: jax.Array, w: jax.Array, image: jax.Array | None) -> jax.Array | None:
         """Up-sample the image so far and add ToRGB of x where convolution `index` ends its block; else leave it.

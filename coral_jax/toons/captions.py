@@ -60,14 +60,26 @@ def caption(attributes: Sequence[str], random: np.random.Generator) -> str:
     if len(hair) > 1 and random.random() < 0.6:
         phrases = [str(random.choice(PHRASES[n])) for n in names if n not in hair]
         phrases.insert(random.integers(len(phrases) + 1), _hair_phrase(hair))
-    adjectives = [p[1:] for p in phrases if p.startswith("=")]
-    things = [p for p in phrases if not p.startswith("=")]
     if random.random() < 0.55:  # as users type: "happy", "blue eyes", "curly hair and lipstick"
         return " and ".join(p.removeprefix("=") for p in phrases)
     subject = str(random.choice(_SUBJECTS))
+    return _sentence(str(random.choice(_OPENINGS)), subject, phrases)
+
+
+def _sentence(opening: str, subject: str, phrases: Sequence[str]) -> str:
+    adjectives = [p[1:] for p in phrases if p.startswith("=")]
+    things = [p for p in phrases if not p.startswith("=")]
     article = "an" if (adjectives or [subject])[0][0] in "aeiou" else "a"
-    text = f"{random.choice(_OPENINGS)}{article} {' '.join([', '.join(adjectives), subject]).strip()}"
+    text = f"{opening}{article} {' '.join([', '.join(adjectives), subject]).strip()}"
     return f"{text} with {' and '.join(things)}" if things else text
+
+
+def wordings(prompt: str) -> tuple[list[str], list[str]]:
+    """Captions of a face as the prompt asks for it, and the same ones of any face."""
+    names = parse(prompt)
+    phrases = [prompt] if names is None else [PHRASES[name][0] for name in names]
+    frames = [(opening, subject) for opening in dict.fromkeys(_OPENINGS) for subject in _SUBJECTS]
+    return [_sentence(*frame, phrases) for frame in frames], [_sentence(*frame, ()) for frame in frames]
 
 
 def parse(prompt: str) -> list[str] | None:

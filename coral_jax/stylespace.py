@@ -1,0 +1,117 @@
+"""StyleSpace: edits of what modulates a generator's convolutions, one number a channel (Wu et al., arXiv 2011.12799).
+
+The styles of ToRGB are left alone, as StyleMC and StyleCLIP's global directions leave them.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from coral_jax.models.generator import Generator
+
+Styles = tuple[jax.Array, ...]  # of every convolution, in order: [B, C_in], or [C_in] for all faces alike
+
+PUBLISHED_CHANNELS = 6048  # of the 1024-px generator that StyleCLIP's rule for beta was made for
+_BETAS = tuple(round(0.10 + 0.01 * step, 2) for step in range(20))
+_BATCH = 1000
+
+
+def style_widths(generator: Generator) -> tuple[int, ...]:
+    """Number of style channels of every convolution, in order."""
+    w_plus = jax.ShapeDtypeStruct((1, generator.n_latent, generator.w_dim), jnp.float32)
+    return tuple(style.shape[1] for style in jax.eval_shape(lambda g, codes: g.styles(codes), generator, w_plus))
+
+
+def statistics(generator: Generator, count: int, seed: int, truncation: float) -> tuple[Styles, Styles]:
+    """Mean and standard deviation [C_in] of every convolution's styles, over `count` codes; count is rounded up to 1000s."""
+    random = np.random.RandomState(seed)  # the generator of StyleCLIP's authors: their seed gives their codes
+    parts = []
+    for _ in range(-(-count // _BATCH)):
+        z = random.standard_normal((_BATCH, generator.z_dim)).astype(np.float32)
+        parts.append(jax.device_get(_moments(generator, z, truncation)))
+    # Batches of one size: the variance is the mean of theirs and the variance of their means.
+    means, variances = (list(zip(*moment, strict=True)) for moment in zip(*parts, strict=True))
+    mean = tuple(np.mean(layer, axis=0) for layer in means)
+    std = tuple(np.sqrt(np.mean(v, axis=0) + np.var(m, axis=0)) for m, v in zip(means, variances, strict=True))
+    return mean, std
+
+
+@jax.jit
+def _moments(generator: Generator, z: jax.Array, truncation: float) -> tuple[Styles, Styles]:
+    styles = generator.styles(generator.broadcast(generator.truncate(generator.mapping(z), truncation)))
+    return tuple(style.mean(axis=0) for style in styles), tuple(style.var(axis=0) for style in styles)
+
+
+def styled_synthesis(generator: Generator, styles: Styles, w_plus: jax.Array) -> jax.Array:
+    """Draw the styles [B, C_in], with ToRGB under the codes w_plus [B, n_latent, w_dim]: images [B, size, size, 3]."""
+    x, image = generator.constant(w_plus.shape[0]), None
+    for layer, style in zip(generator.layers, styles, strict=True):
+        x = generator.styled_layer(layer.index, x, style)
+        if layer.rgb_w_index is not None:
+            image = generator.rgb(layer.index, x, w_plus[:, layer.rgb_w_index], image)
+    return image
+
+
+class StyleDirection(nnx.Module):
+    """One delta of the styles for every image: a row [C_in] per edited convolution, zero at first; no row where not edited."""
+
+    def __init__(self, channels: tuple[int, ...], rngs: nnx.Rngs, *, edited: tuple[bool, ...] | None = None):
+        """`channels` of all convolutions, and which of them are `edited` (all, if not given)."""
+        del rngs  # nothing random
+        self.channels = channels
+        self.edited = edited or (True,) * len(channels)
+        self.rows = nnx.List([_zeros(width) for width, chosen in zip(channels, self.edited, strict=True) if chosen])
+
+    def __call__(self, styles: Styles, tau: jax.Array | float = 0.0) -> Styles:
+        """Delta [C_in] of every convolution, zero where it is not edited; neither the styles nor tau change it."""
+        rows = iter(self.rows)
+        chosen = zip(self.channels, self.edited, strict=True)
+        return tuple(next(rows)[...] if edited else jnp.zeros((width,)) for width, edited in chosen)
+
+
+class ChannelSelection(nnx.Module):
+    """StyleCLIP's global direction: how much each channel has to do with the prompt, R, and its sigma, [C_in] a convolution."""
+
+    def __init__(self, channels: tuple[int, ...], rngs: nnx.Rngs):
+        del rngs  # nothing random
+        self.relevance = nnx.List([_zeros(width) for width in channels])
+        self.sigma = nnx.List([_zeros(width) for width in channels])
+
+    def __call__(self, styles: Styles, tau: jax.Array | float = 0.0) -> Styles:
+        """Delta [C_in] of every convolution: R / max|R| sigma, zero where |R| < tau.
+
+        tau is StyleCLIP's beta; 0 stands for the one that its authors' rule finds (`automatic_beta`).
+        """
+        relevance = jnp.concatenate([row[...] for row in self.relevance])
+        beta = jnp.where(tau > 0, tau, automatic_beta(relevance))
+        kept = jnp.where(jnp.abs(relevance) >= beta, relevance, 0.0)
+        scaled = kept / jnp.maximum(jnp.max(jnp.abs(relevance)), 1e-12)
+        ends = np.cumsum([row.shape[0] for row in self.sigma])[:-1]
+        return tuple(part * row[...] for part, row in zip(jnp.split(scaled, ends), self.sigma, strict=True))
+
+
+def automatic_beta(relevance: jax.Array) -> jax.Array:
+    """The largest of .10, .11, ... .29 that keeps more than 20 of 6,048 channels, or as large a share of [channels]; else .10.
+
+    StyleCLIP's rule for faces; its authors keep more than 100 elsewhere.
+    """
+    betas = jnp.asarray(_BETAS)
+    kept = jnp.sum(jnp.abs(relevance)[None, :] >= betas[:, None], axis=1)
+    enough = kept > 20 * relevance.shape[0] / PUBLISHED_CHANNELS
+    return jnp.max(jnp.where(enough, betas, _BETAS[0]))
+
+
+def with_relevance(selection: ChannelSelection, relevance: Sequence[jax.Array], sigma: Sequence[jax.Array]) -> ChannelSelection:
+    """A copy of the selection that holds these, [C_in] a convolution."""
+    selection = jax.tree.map(lambda leaf: leaf, selection)
+    for rows, values in ((selection.relevance, relevance), (selection.sigma, sigma)):
+        for row, value in zip(rows, values, strict=True):
+            row.set_value(value)
+    return selection
+
+
+def _zeros(width: int) -> nnx.Param:
+    return nnx.Param(jnp.zeros((width,)))
