@@ -8,5 +8,4 @@ from coral_jax.config import make
 
 def get_config(arg=""):
     """The config of the prompt "curly hair and lipstick"; arg is the text after the colon on the command line."""
-    # CLIP goes on to reward redder lips and other skin after the curls are there: 450 steps leak 0.40, 240 steps 0.09.
-    return make("curly hair and lipstick", arg, steps=240)
+    return make("curly hair and lipstick", arg)

@@ -8,5 +8,4 @@ from coral_jax.config import make
 
 def get_config(arg=""):
     """The config of the prompt "lipstick"; arg is the text after the colon on the command line."""
-    # Lips are small: at the usual weights the masks spread over the skin, the more the longer it trains.
-    return make("lipstick", arg, lambda_area=3e-4, lambda_l2=2e-4, steps=200)
+    return make("lipstick", arg)

@@ -8,5 +8,5 @@ from coral_jax.config import make
 
 def get_config(arg=""):
     """The config of the prompt "purple hair"; arg is the text after the colon on the command line."""
-    # The masks of hair settle between 0.6 and 0.85, where the usual threshold would drop most of them.
-    return make("purple hair", arg, tau=0.6)
+    # The masks of hair settle lower than others, where the usual threshold would drop part of them.
+    return make("purple hair", arg, tau=0.4)

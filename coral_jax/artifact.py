@@ -16,7 +16,7 @@ from flax import nnx
 from coral_jax import weights
 from coral_jax.domains import Domain, load_domain
 from coral_jax.methods import Trainables, get_method, make_trainables
-from coral_jax.step import Frozen, Settings, jit_apply_edit, jit_find_deltas
+from coral_jax.step import Frozen, Settings, find_deltas, jit_apply_edit
 from coral_jax.weights import write_bytes
 
 FORMAT = 1
@@ -58,7 +58,7 @@ class Edit:
         if not self.trainables.method.per_face:
             return self.trainables
         settings = dataclasses.replace(self.settings, batch_size=len(w_plus))
-        return jit_find_deltas(self._networks, settings, w_plus)
+        return find_deltas(self._networks, settings, w_plus)
 
     @functools.cached_property
     def _networks(self) -> Frozen:

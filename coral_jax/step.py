@@ -240,10 +240,11 @@ def descend(
 
 def find_deltas(frozen: Frozen, settings: Settings, w_plus: jax.Array) -> Trainables:
     """All steps of a method that edits each face on its own, for the faces w_plus [B, n_latent, w_dim]; B is batch_size."""
-    scene = observe(frozen, w_plus, segments=False)
-    state = init_state(settings, frozen, jax.random.key(0))  # nothing of it is random
-    # As many steps as the settings say, in one program for any number of them.
-    return jax.lax.fori_loop(0, settings.steps, lambda _, s: learn(s, frozen, scene, settings)[0], state).trainables
+    scene = _jit_observe(frozen, w_plus, False)
+    state = _jit_init_state(settings, frozen, jax.random.key(0))  # nothing of it is random
+    for _ in range(settings.steps):  # no loop of XLA's: on a CPU, convolutions are several times slower in there
+        state, _ = _jit_learn(state, frozen, scene, settings)
+    return state.trainables
 
 
 def apply_edit(
@@ -263,5 +264,7 @@ def apply_edit(
 
 # State is donated; frozen networks never are.  Call positionally: donation ignores keyword arguments.
 jit_train_step = jax.jit(train_step, donate_argnums=0)
-jit_find_deltas = jax.jit(find_deltas)
 jit_apply_edit = jax.jit(apply_edit)
+_jit_learn = jax.jit(learn, donate_argnums=0)
+_jit_observe = jax.jit(observe, static_argnums=2)
+_jit_init_state = jax.jit(init_state)

@@ -191,9 +191,8 @@ def test_deltas_of_faces_are_those_that_their_own_steps_find(domain):
     for _ in range(3):
         state, _ = jit_train_step(state, domain, KEY, chosen)
     expected = state.trainables.editor.delta[...]
-    find = jax.jit(find_deltas)
-    np.testing.assert_allclose(find(domain, chosen, w_plus()).editor.delta[...], expected, rtol=1e-3, atol=1e-4)
-    alone = find(domain, dataclasses.replace(chosen, batch_size=1), w_plus()[1:])
+    np.testing.assert_allclose(find_deltas(domain, chosen, w_plus()).editor.delta[...], expected, rtol=1e-3, atol=1e-4)
+    alone = find_deltas(domain, dataclasses.replace(chosen, batch_size=1), w_plus()[1:])
     np.testing.assert_allclose(alone.editor.delta[...], expected[1:], rtol=0.02, atol=1e-3)
 
 
