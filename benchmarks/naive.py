@@ -48,7 +48,7 @@ def naive_train_step(
         return total, {f"loss/{name}": value for name, value in terms.items()} | {"loss/total": total}
 
     gradients, metrics = jax.grad(loss, has_aux=True)(state.trainables)
-    return TrainState(state.step + 1, *descend(state.trainables, state.opt_state, gradients, settings)), metrics
+    return TrainState(state.step + 1, *descend(state.trainables, state.opt_state, gradients, settings, frozen)), metrics
 
 
 def _synthesis(generator: StyleGAN2, w_plus: jax.Array) -> tuple[jax.Array, dict[int, jax.Array]]:

@@ -48,6 +48,8 @@ def settings(method, **changes):
     if method == "stylemc":
         changes = {"learning_rate": 1.0, "steps": 4} | changes
     rate = {"learning_rate": 0.5 if method.endswith("mapper") else 0.02, "region_learning_rate": 0.02}
+    if method == "styleclip_mapper":  # Ranger's epsilon holds it back (README)
+        rate["learning_rate"] = 150.0
     return Settings(**{"method": method, "batch_size": 2, "steps": 10, **rate, **changes})
 
 
@@ -78,8 +80,9 @@ def test_two_steps_reduce_the_loss(run):
 def test_all_trainables_move_and_stay_finite(run):
     _, states, _ = run
     assert int(states[3].step) == 3
-    for before, after in zip(jax.tree.leaves(states[0]), jax.tree.leaves(states[3]), strict=True):
-        assert bool(jnp.all(jnp.isfinite(after)))
+    assert all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(states[3]))
+    trained = [jax.tree.leaves(state.trainables) for state in (states[0], states[3])]
+    for before, after in zip(*trained, strict=True):
         assert largest(before, after) > 0
 
 
