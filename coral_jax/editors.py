@@ -80,18 +80,12 @@ class LatentMapper(nnx.Module):
         return MAPPER_SCALE * jnp.concatenate(deltas, axis=1)
 
 
-class LevelsMapper(nnx.Module):
+class LevelsMapper(LatentMapper):
     """StyleCLIP's own mapper: as `LatentMapper`, with the two things that CORAL's leaves out.
 
     Pixel norm runs over the layers of a group (its `dim=1` of [B, layers, w_dim]), so that of codes drawn from one w,
     which are the same in every layer, only the signs are left; and the last linear layer, too, ends in a leaky ReLU.
     """
-
-    def __init__(self, config: EditorConfig, rngs: nnx.Rngs):
-        self.config = config
-        for name, (start, _) in GROUPS.items():
-            if start < config.edit_layers:
-                setattr(self, name, MapperMLP(config.w_dim, rngs))
 
     def __call__(self, w_plus: jax.Array) -> jax.Array:
         """Delta [B, n, w_dim] of w_plus [B, n_latent, w_dim]."""

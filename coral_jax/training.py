@@ -58,15 +58,19 @@ def train_all(config: ml_collections.ConfigDict, runs: list[Run]) -> list[dict]:
     domain = load_domain(config.domain, config.weights_dir)
     chosen = resolve(config, domain.settings)
     segmenter = config.segmenter or domain.default_segmenter
-    own = [domain.frozen(run.prompt, segmenter)._replace(given=given(chosen.step, domain, run.prompt, seeds)) for run in runs]
-    frozen = cast_all(own[0], config.dtype)
+    texts = [domain.frozen(run.prompt, segmenter).text for run in runs]
+    frozen = cast_all(domain.frozen(runs[0].prompt, segmenter), config.dtype)
     init_key, key = jax.random.split(jax.random.key(config.seed))
     fresh = jax.device_get(_init_state(chosen.step, frozen, init_key))  # each prompt starts alike, as it would alone
     record = _record(config, chosen) | {"segmenter": segmenter, "domain_fingerprint": domain.fingerprint}
     left = partition.from_first(lambda: _claim(runs, record), np.zeros(len(runs), np.int32))
     open_runs = [run for run, unfinished in zip(runs, left, strict=True) if unfinished]
     if open_runs:
-        of_prompts = [(each.text, each.given) for each, unfinished in zip(own, left, strict=True) if unfinished]
+        of_prompts = [
+            (text, given(chosen.step, domain, run.prompt, seeds))
+            for run, text, unfinished in zip(runs, texts, left, strict=True)
+            if unfinished
+        ]
         text, stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *of_prompts)
         state, timing = _learn(config, chosen, open_runs, frozen._replace(text=text, given=stacked), fresh, key)
 
