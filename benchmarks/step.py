@@ -26,8 +26,10 @@ from coral_jax.domains import load_domain
 from coral_jax.methods import METHODS, get_method
 from coral_jax.models.precision import COMPUTE_DTYPES, cast_all
 from coral_jax.step import Frozen, Settings, init_state
+from coral_jax.training import proxy
 
 _SIZE = flags.DEFINE_enum("size", "256", [str(size) for size in SIZES], "resolution of the random FFHQ-sized generator")
+_LOSS_RESOLUTION = flags.DEFINE_integer("loss_resolution", None, "the losses see the image at this resolution")
 _DOMAIN = flags.DEFINE_string("domain", None, "measure this domain's networks instead of random ones")
 _BATCH = flags.DEFINE_integer("batch", 3, "faces per step", lower_bound=1)
 _METHOD = flags.DEFINE_enum("method", "attention_mapper", list(METHODS), "method to measure")
@@ -47,6 +49,8 @@ def networks() -> Frozen:
         frozen = load_domain(_DOMAIN.value).frozen("surprised")
     else:
         frozen = random_domain(int(_SIZE.value), method.region == "segment")
+    if _LOSS_RESOLUTION.value is not None:
+        frozen = frozen._replace(generator=proxy(frozen.generator, method, _LOSS_RESOLUTION.value))
     return cast_all(frozen, _DTYPE.value)
 
 
@@ -104,7 +108,7 @@ def main() -> None:
         trace = [f"--profile={Path(_PROFILE.value) / form}"] if _PROFILE.value else []
         return measure.in_own_process("benchmarks.step", [*given, *trace, f"--form={form}"])
 
-    result = {name: flags.FLAGS[name].value for name in ("domain", "size", "batch", "method", "dtype")}
+    result = {name: flags.FLAGS[name].value for name in ("domain", "size", "batch", "method", "dtype", "loss_resolution")}
     result |= {"size": None if _DOMAIN.value else int(_SIZE.value)} | measure_form("step")
     if _COMPARE.value:
         naive = measure_form("naive")

@@ -23,7 +23,8 @@ from coral_jax.domains import load_domain
 from coral_jax.given import given
 from coral_jax.latents import parse_seeds
 from coral_jax.logs import MetricsLog, Progress
-from coral_jax.methods import get_method
+from coral_jax.methods import Method, get_method
+from coral_jax.models.generator import Generator
 from coral_jax.models.precision import cast_all
 from coral_jax.outputs import write_outputs
 from coral_jax.step import Frozen, TrainState, init_state
@@ -59,7 +60,10 @@ def train_all(config: ml_collections.ConfigDict, runs: list[Run]) -> list[dict]:
     chosen = resolve(config, domain.settings)
     segmenter = config.segmenter or domain.default_segmenter
     texts = [domain.frozen(run.prompt, segmenter).text for run in runs]
-    frozen = cast_all(domain.frozen(runs[0].prompt, segmenter), config.dtype)
+    frozen = domain.frozen(runs[0].prompt, segmenter)
+    if config.loss_resolution is not None:
+        frozen = frozen._replace(generator=proxy(frozen.generator, get_method(config.method), config.loss_resolution))
+    frozen = cast_all(frozen, config.dtype)
     init_key, key = jax.random.split(jax.random.key(config.seed))
     fresh = jax.device_get(_init_state(chosen.step, frozen, init_key))  # each prompt starts alike, as it would alone
     record = _record(config, chosen) | {"segmenter": segmenter, "domain_fingerprint": domain.fingerprint}
@@ -83,6 +87,22 @@ def train_all(config: ml_collections.ConfigDict, runs: list[Run]) -> list[dict]:
 
         partition.from_first(write, np.zeros(()))
     return [finished(run.folder) for run in runs] if partition.is_first() else [{} for _ in runs]
+
+
+def proxy(generator: Generator, method: Method, resolution: int) -> Generator:
+    """The generator up to `resolution` px, whose image the losses see instead, as StyleMC's do.
+
+    ValueError where that image lacks a layer that the method edits: it would not be learned.
+    """
+    edited = method.masked_layers(generator)
+    last = generator.layers[max(edited, default=len(generator.layers)) - 1].resolution
+    if resolution >= last and method.masked_layers(lower := generator.lower(resolution)) == edited:
+        return lower
+    least = generator.layers[-1].resolution if method.drawing == "once" else last  # it counts its layer in the whole
+    raise ValueError(
+        f"loss_resolution is {resolution}, and what {method.name} edits here needs {least} px; give at least {least}, or "
+        "leave it out"
+    )
 
 
 def _claim(runs: list[Run], record: dict) -> np.ndarray:

@@ -12,6 +12,7 @@ import pytest
 from flax import nnx
 
 from converters import clip as converter
+from converters import vocabulary
 from coral_jax import weights
 from coral_jax.models import load_clip
 from coral_jax.models.clip import CLIP, PIXEL_MEAN, PIXEL_STD, CLIPConfig, preprocess
@@ -228,34 +229,34 @@ def test_hugging_face_vocabularies_give_openais_ids(tmp_path, form):
     else:
         model = {"vocab": vocab, "merges": lines if form == "lines" else merges}
         (tmp_path / "tokenizer.json").write_text(json.dumps({"model": model}), encoding="utf-8")
-    assert converter.find_vocabulary(tmp_path / "model.safetensors") == tmp_path
-    assert_golden_ids(converter.tokenizer_json(tmp_path, CLIPConfig()), tmp_path, prompts)
+    assert vocabulary.find_vocabulary(tmp_path / "model.safetensors") == tmp_path
+    assert_golden_ids(vocabulary.tokenizer_json(tmp_path, CLIPConfig()), tmp_path, prompts)
 
 
 def test_the_installed_vocabulary_gives_openais_ids(tmp_path):
     if not any(find_spec(package) for package in ("open_clip", "clip")):
         pytest.skip("neither open_clip nor clip is installed")
-    vocabulary = converter.find_vocabulary(tmp_path)
-    assert_golden_ids(converter.tokenizer_json(vocabulary, CLIPConfig()), tmp_path, golden_vocabulary()[2])
+    installed = vocabulary.find_vocabulary(tmp_path)
+    assert_golden_ids(vocabulary.tokenizer_json(installed, CLIPConfig()), tmp_path, golden_vocabulary()[2])
 
 
 def test_wrong_vocabularies_are_explained(tmp_path, monkeypatch):
-    monkeypatch.setattr(converter, "find_spec", lambda name: None)
+    monkeypatch.setattr(vocabulary, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match="give --tokenizer=bpe_simple_vocab_16e6.txt.gz .* pip install open_clip_torch"):
-        converter.find_vocabulary(tmp_path)
+        vocabulary.find_vocabulary(tmp_path)
     with pytest.raises(ValueError, match="has no tokenizer.json, no merges.txt"):
-        converter.tokenizer_json(tmp_path, SIZES)
+        vocabulary.tokenizer_json(tmp_path, SIZES)
     with pytest.raises(ValueError, match="there is no vocabulary"):
-        converter.tokenizer_json(tmp_path / "none.gz", SIZES)
+        vocabulary.tokenizer_json(tmp_path / "none.gz", SIZES)
     short = write_openai_vocabulary(tmp_path / "short.gz", MERGES[:2])
     with pytest.raises(ValueError, match="not a CLIP's vocabulary|has 51[67] tokens, and this CLIP 520"):
-        converter.tokenizer_json(short, SIZES)
+        vocabulary.tokenizer_json(short, SIZES)
     short.write_bytes(short.read_bytes()[:20])
     with pytest.raises(ValueError, match="short.gz is not a CLIP's vocabulary, or is damaged"):
-        converter.tokenizer_json(short, SIZES)
+        vocabulary.tokenizer_json(short, SIZES)
     (tmp_path / "tokenizer.json").write_text(json.dumps({"model": {"vocab": clip_vocab([]), "merges": ["q w"]}}))
     with pytest.raises(ValueError, match="not a CLIP's vocabulary"):
-        converter.tokenizer_json(tmp_path, SIZES)
+        vocabulary.tokenizer_json(tmp_path, SIZES)
 
 
 def test_other_networks_are_refused(tmp_path):

@@ -70,6 +70,23 @@ def test_layers_of_the_largest_generator():
     assert network.layers[12].resolution == 256  # the last that the paper edits
 
 
+def test_lower_draws_what_has_added_up_by_its_last_layer():
+    network, codes = generator(), w_plus()
+    network.content_rows = (4, 12)
+    x, image = network.constant(len(codes)), None
+    for layer in network.layers[:3]:
+        x = network.layer(layer.index, x, codes[:, layer.w_index])
+        if layer.rgb_w_index is not None:
+            image = network.rgb(layer.index, x, codes[:, layer.rgb_w_index], image)
+    lower = network.lower(8)
+    assert (lower.layers, lower.n_latent, lower.content_rows) == (network.layers[:3], 4, (2, 6))
+    np.testing.assert_array_equal(lower.synthesis(codes[:, :4]), image[:, 2:6])
+    assert (len(network.convs), network.content_rows) == (5, (4, 12))
+    for resolution in (4, 12, 32):
+        with pytest.raises(ValueError, match="give a power of two from 8 to 16"):
+            network.lower(resolution)
+
+
 def test_truncation_and_broadcast():
     network = generator()
     w = jnp.arange(10.0).reshape(2, 5)

@@ -15,9 +15,12 @@ from conftest import REPOSITORY, run_config
 from PIL import Image
 
 from coral_jax import partition, weights
+from coral_jax.artifact import load_edit
 from coral_jax.checkpoints import Checkpoints
 from coral_jax.commands import NonFiniteError
+from coral_jax.latents import w_plus_of_seeds
 from coral_jax.logs import read_metrics
+from coral_jax.models.clip import CLIP
 from coral_jax.training import check_finite, train
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -132,6 +135,31 @@ def test_segment_global_takes_its_own_defaults_and_segmenter(config, tmp_path):
     record = json.loads((tmp_path / "run" / "config.json").read_text())
     assert (record["lambda_l2"], record["segmenter"]) == (0.001, "parts")
     assert final_weights(tmp_path / "run")["selector.logits"].shape == (4, 5)
+
+
+def test_losses_may_see_the_image_after_the_last_edited_layer(config, tmp_path, monkeypatch):
+    """An edit of layers up to 8 px learned from images of 8 px is one of the 16 px generator."""
+    monkeypatch.setattr("coral_jax.blend.PAPER_EDIT_LAYERS", 3)
+    config.loss_resolution, config.steps = 8, 1
+    seen, encode = [], CLIP.encode_image
+    monkeypatch.setattr(CLIP, "encode_image", lambda clip, images: seen.append(images.shape) or encode(clip, images))
+    train(config, tmp_path / "run")
+    assert {shape[1:] for shape in seen} == {(8, 8, 3)}
+    edit = load_edit(tmp_path / "run", config.weights_dir)
+    original, edited, masks = edit.apply(w_plus_of_seeds(edit.domain.generator, [0, 1], 0.8))
+    assert edited.shape == original.shape == (2, 16, 16, 3) and [mask.shape[1] for mask in masks] == [4, 8, 8]
+    assert np.abs(edited - original).max() > 0
+
+
+LOWER = {"attention_mapper": 8, "feat_13": 8, "styleclip_mapper": 8, "stylemc": 12}
+
+
+@pytest.mark.parametrize("method, resolution", LOWER.items())
+def test_losses_must_see_every_edited_layer(config, tmp_path, method, resolution):
+    config.loss_resolution, config.method = resolution, method
+    with pytest.raises(ValueError, match="loss_resolution is .*; give"):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def sabotage(monkeypatch, at, change):

@@ -78,3 +78,6 @@ class Generator(Protocol):
 
     def synthesis(self, w_plus: jax.Array) -> jax.Array:
         """Draw w_plus as images [B, size, size, 3] (or as `rgb` says), nominally in [-1, 1], not clipped."""
+
+    def lower(self, resolution: int) -> "Generator":
+        """The same network up to `resolution` px; ValueError where it has no such layers."""

@@ -5,7 +5,7 @@ stylegan2-ada-pytorch.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import jax
@@ -187,6 +187,23 @@ class StyleGAN2(nnx.Module):
         image = rgb if image is None else ops.upsample(image) + rgb
         whole = self.content_rows is None or index < len(self.layers)
         return image if whole else image[:, slice(*self.content_rows)]
+
+    def lower(self, resolution: int) -> "StyleGAN2":
+        """The same generator up to `resolution` px, with the same arrays: draws what its ToRGBs have added up to by then.
+
+        ValueError where this generator has no layers of that resolution.
+        """
+        channels = tuple(pair for pair in self.config.channels if pair[0] <= resolution)
+        if resolution < 8 or channels[-1][0] != resolution:
+            raise ValueError(f"resolution is {resolution}; give a power of two from 8 to {self.config.size}")
+        graph, state = nnx.split(self)
+        short = nnx.merge(graph, state)
+        short.config = replace(self.config, size=resolution, channels=channels)
+        short.convs = nnx.List(list(short.convs)[: len(short.layers)])
+        short.to_rgbs = nnx.List(list(short.to_rgbs)[: len(channels)])
+        if self.content_rows is not None:
+            short.content_rows = tuple(row * resolution // self.config.size for row in self.content_rows)
+        return short
 
     def synthesis(self, w_plus: jax.Array) -> jax.Array:
         """Draw w_plus [B, n_latent, w_dim]: images [B, size, size, 3], nominally in [-1, 1], not clipped.

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +12,8 @@ from absl import logging
 
 from coral_jax import weights
 from coral_jax.models.stylegan2 import StyleGAN2
-from coral_jax.toons.faces import SHAPE_CODES, Z_DIM, Face, faces_from_z, mix
-from coral_jax.toons.renderer import render
+from coral_jax.toons.faces import SHAPE_CODES, Z_DIM, Face, faces_from_z, mix, numbers
+from coral_jax.toons.renderer import render, render_numbers
 
 _CHUNK = 256
 
@@ -31,11 +32,16 @@ class Pool:
         return mix(faces_from_z(self.z_shape), faces_from_z(self.z_colour))
 
     def batches(self, size: int, seed: int) -> Iterator[np.ndarray]:
-        """Endless index arrays [size]: every face once, in a new order each time."""
-        random = np.random.default_rng(seed)
-        while True:
-            order = random.permutation(len(self.images))
-            yield from (order[i : i + size] for i in range(0, len(order) - size + 1, size))
+        """Endless index arrays [size] of the faces here."""
+        return shuffled(len(self.images), size, seed)
+
+
+def shuffled(count: int, size: int, seed: int) -> Iterator[np.ndarray]:
+    """Endless index arrays [size] into `count` things: everyone once, in a new order each time."""
+    random = np.random.default_rng(seed)
+    while True:
+        order = random.permutation(count)
+        yield from (order[i : i + size] for i in range(0, count - size + 1, size))
 
 
 def to_bytes(images: jax.Array) -> np.ndarray:
@@ -81,28 +87,53 @@ def mixed(generator: StyleGAN2, w_shape: jax.Array, w_colour: jax.Array) -> jax.
     return jnp.where(shape, w_shape[:, None], w_colour[:, None])
 
 
-def generate_pool(generator: StyleGAN2, count: int, seed: int) -> Pool:
-    """Faces drawn by the generator instead; their truth is that of their latents.
+class Exaggerated(NamedTuple):
+    """Faces that go on past what an edit should make of them, and with it those of reversed edits.
 
-    Two thirds of them are exaggerated: seen from a face that differs in some coordinates of z, w goes up to twice as far
-    past the face as it was away. An edit that goes too far looks like them.
+    Latents z [2, B, Z_DIM] of shape and colours; others that differ in some coordinates, `start`; and `beyond` [B], how far
+    past z to go, in differences of the two (0 to 2).
     """
+
+    z: np.ndarray
+    start: np.ndarray
+    beyond: np.ndarray
+
+    def rows(self, rows: np.ndarray | slice) -> "Exaggerated":
+        """Some of them."""
+        return Exaggerated(self.z[:, rows], self.start[:, rows], self.beyond[rows])
+
+    def codes(self, generator: StyleGAN2) -> jax.Array:
+        """w_plus [B, n_latent, w_dim]."""
+        here, there = (jax.vmap(generator.mapping)(z) for z in (self.z, self.start))
+        return mixed(generator, *(here + self.beyond[:, None] * (here - there)))
+
+    def render(self) -> tuple[jax.Array, jax.Array]:
+        """What is to be drawn: `renderer.render` of the numbers moved alike, as far as they are those of any face here."""
+        here, there = (numbers(mix(*map(faces_from_z, z))) for z in (self.z, self.start))
+
+        def move(here: jax.Array, there: jax.Array) -> jax.Array:
+            moved = here + self.beyond.reshape(-1, *[1] * (here.ndim - 1)) * (here - there)
+            return jnp.clip(moved, jnp.min(here, axis=0), jnp.max(here, axis=0))
+
+        return render_numbers(jax.tree.map(move, here, there))
+
+
+def exaggerate(count: int, seed: int) -> Exaggerated:
+    """`count` faces, of which a third are as they are."""
     random = np.random.default_rng(seed)
     z = random.standard_normal((2, count, Z_DIM)).astype(np.float32)
     z[1] = np.where(random.random((count, 1)) < 0.5, z[0], z[1])
     start = np.where(random.random(z.shape) < 0.3, random.standard_normal(z.shape), z).astype(np.float32)
-    beyond = np.where(random.random((count, 1)) < 2 / 3, random.uniform(0, 2, (count, 1)), 0).astype(np.float32)
+    beyond = np.where(random.random(count) < 2 / 3, random.uniform(0, 2, count), 0).astype(np.float32)
+    return Exaggerated(z, start, beyond)
 
-    @jax.jit
-    def draw(generator: StyleGAN2, z: jax.Array, start: jax.Array, beyond: jax.Array) -> jax.Array:
-        w_shape, w_colour = (
-            w + beyond * (w - generator.mapping(from_z)) for w, from_z in zip(map(generator.mapping, z), start, strict=True)
-        )
-        return generator.synthesis(mixed(generator, w_shape, w_colour))
 
-    rows = [slice(i, i + _CHUNK) for i in range(0, count, _CHUNK)]
-    images = [to_bytes(draw(generator, z[:, row], start[:, row], beyond[row])) for row in rows]
-    return Pool(z[0], z[1], np.concatenate(images), np.zeros((count, 1, 1, 0), np.uint8))
+def generate_pool(generator: StyleGAN2, count: int, seed: int) -> Pool:
+    """Faces drawn by the generator instead, exaggerated ones among them; their truth is that of their latents."""
+    faces = exaggerate(count, seed)
+    draw = jax.jit(lambda generator, some: generator.synthesis(some.codes(generator)))
+    images = [to_bytes(draw(generator, faces.rows(slice(i, i + _CHUNK)))) for i in range(0, count, _CHUNK)]
+    return Pool(*faces.z, np.concatenate(images), np.zeros((count, 1, 1, 0), np.uint8))
 
 
 def load_training_pool(folder: Path, count: int) -> Pool:

@@ -205,8 +205,8 @@ def _spread(values: dict[str, Array]) -> dict[str, Array]:
     return {k if v.ndim == 1 else f"{k}_rgb": v[:, None, None] if v.ndim == 1 else v for k, v in values.items()}
 
 
-def _draw(face: Face, size: int) -> tuple[Array, Array]:
-    n = _spread(numbers(face))
+def _draw(n: dict[str, Array], size: int) -> tuple[Array, Array]:
+    n = _spread(n)
     axis = (jnp.arange(size) + 0.5) * (2 / size) - 1
     canvas = _Canvas((n["jaw"].shape[0], size, size), 2 / size)
     x = jnp.broadcast_to(axis[None, None, :], canvas.shape_)
@@ -226,15 +226,21 @@ def _draw(face: Face, size: int) -> tuple[Array, Array]:
 
 @functools.partial(jax.jit, static_argnames="size")
 def render(face: Face, size: int = SIZE) -> tuple[Array, Array]:
-    """Draw faces: images [B, size, size, 3] in [-1, 1], and each part's share of every pixel [B, size, size, P].
+    """Draw faces: images [B, size, size, 3] in [-1, 1], and each part's share of every pixel [B, size, size, P]."""
+    return render_numbers(numbers(face), size)
+
+
+@functools.partial(jax.jit, static_argnames="size")
+def render_numbers(drawn: dict[str, Array], size: int = SIZE) -> tuple[Array, Array]:
+    """`render` of what `faces.numbers` gives, or of numbers that no face has.
 
     One face at a time, so that its layers stay in the processor's cache: twice as fast on a CPU as all together.
     """
 
-    def one(face: Face) -> tuple[Array, Array]:
-        drawn = _draw(jax.tree.map(lambda leaf: leaf[None], face), size * _OVERSAMPLING)
+    def one(n: dict[str, Array]) -> tuple[Array, Array]:
+        planes = _draw(jax.tree.map(lambda leaf: leaf[None], n), size * _OVERSAMPLING)
         cells = (size, _OVERSAMPLING, size, _OVERSAMPLING, -1)
-        image, parts = (plane[0].reshape(cells).mean((1, 3)) for plane in drawn)
+        image, parts = (plane[0].reshape(cells).mean((1, 3)) for plane in planes)
         return image, parts
 
-    return jax.lax.map(one, face)
+    return jax.lax.map(one, drawn)

@@ -2,12 +2,14 @@
 
     python -m coral_jax.toons.train_generator --folder=toons_training
 
-Four stages, each kept in the folder, so that a stopped run goes on with the next one:
+Five stages, each kept in the folder, so that a stopped run goes on with the next one:
 1. shapes, at 32 px: the features must tell each part's share of every final pixel, through a linear sub-pixel head;
    the input is an exact w, which holds the drawn numbers linearly (a fixed random rotation of them);
 2. images, at full size, from the exact w;
 3. mapping: z -> w;
-4. everything together, from the mapping's w, for long: lips, make-up and grey hair get their colours last.
+4. everything together, from the mapping's w, for long: lips, make-up and grey hair get their colours last;
+5. beyond: faces that go on past what an edit should make of them (`pool.exaggerate`), drawn as far as faces go. Without
+   it a mouth that is opened less than closed, as by a reversed smile, dissolves.
 Codes below SHAPE_CODES see the shape's latent, the others the colours', so that layers come to mean what they mean in a
 StyleGAN2 of photographs. ToRGB styles are kept constant: colour is decided in convolutions, which edits can reach.
 """
@@ -26,12 +28,12 @@ from coral_jax import weights
 from coral_jax.models.stylegan2 import StyleGAN2, StyleGAN2Config
 from coral_jax.toons.faces import Z_DIM, Face, faces_from_z, vectors
 from coral_jax.toons.fitting import fit, fresh
-from coral_jax.toons.pool import Pool, from_bytes, load_pool, mixed
+from coral_jax.toons.pool import Exaggerated, Pool, exaggerate, from_bytes, load_pool, mixed, shuffled, to_bytes
 from coral_jax.toons.renderer import PARTS
 
 _FOLDER = flags.DEFINE_string("folder", "toons_training", "where pools, stages and the result are kept")
 _POOL = flags.DEFINE_integer("pool", 14336, "number of drawn faces to learn from")
-_STEPS = flags.DEFINE_list("steps", ["1600", "1500", "24000", "3200"], "steps of the four stages")
+_STEPS = flags.DEFINE_list("steps", ["1600", "1500", "24000", "3200", "1200"], "steps of the five stages")
 
 CONFIG = StyleGAN2Config(
     size=64, z_dim=Z_DIM, w_dim=128, mapping_layers=4, channels=((4, 128), (8, 128), (16, 128), (32, 64), (64, 32))
@@ -112,6 +114,15 @@ def _joint_loss(trainee: _ShapeTrainee, z_shape: Array, z_colour: Array, images:
     return _image_loss(trainee, w_plus, images, parts)
 
 
+def _beyond_batches(generator: StyleGAN2, count: int) -> Iterator[tuple]:
+    faces = exaggerate(count, 6)
+    codes = np.asarray(jax.jit(lambda generator, faces: faces.codes(generator))(generator, faces))
+    images, parts = jax.jit(Exaggerated.render)(faces)
+    images, parts = to_bytes(images), np.asarray(jnp.rint(parts * 255), np.uint8)
+    for rows in shuffled(count, _BATCH, 7):
+        yield codes[rows], from_bytes(images[rows]), parts[rows]
+
+
 def _batches(pool: Pool, generator: StyleGAN2, stage: str, seed: int) -> Iterator[tuple]:
     w_shape, w_colour = target_w(faces_from_z(pool.z_shape)), target_w(faces_from_z(pool.z_colour))
     for rows in pool.batches(_BATCH, seed):
@@ -140,7 +151,7 @@ def train(folder: Path, pool_size: int, steps: list[int]) -> StyleGAN2:
     trainee = _ShapeTrainee(generator, nnx.Rngs(1))
     pool = None
     losses = {"shapes": (_shape_loss, 0.02), "images": (_image_loss, 0.02), "mapping": None,
-              "together": (_joint_loss, 0.012)}  # fmt: skip
+              "together": (_joint_loss, 0.012), "beyond": (_image_loss, 0.006)}  # fmt: skip
     for (stage, job), count in zip(losses.items(), steps, strict=True):
         path = Path(folder) / f"{stage}.safetensors"
         if path.exists():
@@ -149,8 +160,11 @@ def train(folder: Path, pool_size: int, steps: list[int]) -> StyleGAN2:
         if stage == "mapping":
             trainee.generator = fit_mapping(trainee.generator, count)
         else:
-            pool = pool or load_pool(folder, pool_size, 2)
-            batches = _batches(pool, trainee.generator, stage, 3)
+            if stage == "beyond":
+                batches = _beyond_batches(trainee.generator, pool_size)
+            else:
+                pool = pool or load_pool(folder, pool_size, 2)
+                batches = _batches(pool, trainee.generator, stage, 3)
             trainee = fit(trainee, job[0], batches, count, job[1], stage)
         tensors = {name: np.asarray(v[...]) for name, v in weights.named_variables(trainee).items()}
         weights.save_tensors(path, tensors, {})
