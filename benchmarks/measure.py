@@ -11,6 +11,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from coral_jax.compiling import compile_ahead
 from coral_jax.models import ops
 
 GROUP_SECONDS = 0.5  # runs shorter than this are timed in groups of about so long: dispatch overlaps, as in training
@@ -25,7 +26,7 @@ def measure(program: jax.stages.Wrapped, arguments: tuple, feed: Callable, repea
     """
     jax.config.update("jax_enable_compilation_cache", False)
     begun = time.monotonic()
-    compiled = program.lower(*arguments).compile()
+    compiled = compile_ahead(program, *arguments)
     seconds_compile = time.monotonic() - begun
 
     def run(count: int) -> float:

@@ -18,6 +18,7 @@ from coral_jax import partition
 from coral_jax.artifact import Edit
 from coral_jax.checkpoints import Checkpoints, bad_weights, newest_of_all
 from coral_jax.commands import NonFiniteError
+from coral_jax.compiling import compile_ahead
 from coral_jax.config import RunSettings, resolve
 from coral_jax.domains import load_domain
 from coral_jax.given import given
@@ -139,7 +140,7 @@ def _learn(
         frozen = partition.place(frozen, mesh, partition.FROZEN)
         key = partition.place_key(key, mesh)
         compiling = time.monotonic()
-        step = partition.make_step(mesh).lower(state, frozen, key, chosen.step).compile()
+        step = compile_ahead(partition.make_step(mesh), state, frozen, key, chosen.step)
         timing = {
             "resumed_from": start,
             "seconds_compile": time.monotonic() - compiling,
