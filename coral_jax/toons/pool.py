@@ -13,7 +13,7 @@ from absl import logging
 from coral_jax import weights
 from coral_jax.models.stylegan2 import StyleGAN2
 from coral_jax.toons.faces import SHAPE_CODES, Z_DIM, Face, faces_from_z, mix, numbers
-from coral_jax.toons.renderer import render, render_numbers
+from coral_jax.toons.renderer import render
 
 _CHUNK = 256
 
@@ -107,15 +107,15 @@ class Exaggerated(NamedTuple):
         here, there = (jax.vmap(generator.mapping)(z) for z in (self.z, self.start))
         return mixed(generator, *(here + self.beyond[:, None] * (here - there)))
 
-    def render(self) -> tuple[jax.Array, jax.Array]:
-        """What is to be drawn: `renderer.render` of the numbers moved alike, as far as they are those of any face here."""
+    def numbers(self) -> dict[str, jax.Array]:
+        """What is to be drawn: the numbers moved alike, as far as some face here has them."""
         here, there = (numbers(mix(*map(faces_from_z, z))) for z in (self.z, self.start))
 
         def move(here: jax.Array, there: jax.Array) -> jax.Array:
             moved = here + self.beyond.reshape(-1, *[1] * (here.ndim - 1)) * (here - there)
             return jnp.clip(moved, jnp.min(here, axis=0), jnp.max(here, axis=0))
 
-        return render_numbers(jax.tree.map(move, here, there))
+        return jax.tree.map(move, here, there)
 
 
 def exaggerate(count: int, seed: int) -> Exaggerated:

@@ -28,8 +28,8 @@ from coral_jax import weights
 from coral_jax.models.stylegan2 import StyleGAN2, StyleGAN2Config
 from coral_jax.toons.faces import Z_DIM, Face, faces_from_z, vectors
 from coral_jax.toons.fitting import fit, fresh
-from coral_jax.toons.pool import Exaggerated, Pool, exaggerate, from_bytes, load_pool, mixed, shuffled, to_bytes
-from coral_jax.toons.renderer import PARTS
+from coral_jax.toons.pool import Pool, exaggerate, from_bytes, load_pool, mixed, shuffled, to_bytes
+from coral_jax.toons.renderer import PARTS, render_numbers
 
 _FOLDER = flags.DEFINE_string("folder", "toons_training", "where pools, stages and the result are kept")
 _POOL = flags.DEFINE_integer("pool", 14336, "number of drawn faces to learn from")
@@ -117,7 +117,7 @@ def _joint_loss(trainee: _ShapeTrainee, z_shape: Array, z_colour: Array, images:
 def _beyond_batches(generator: StyleGAN2, count: int) -> Iterator[tuple]:
     faces = exaggerate(count, 6)
     codes = np.asarray(jax.jit(lambda generator, faces: faces.codes(generator))(generator, faces))
-    images, parts = jax.jit(Exaggerated.render)(faces)
+    images, parts = jax.jit(lambda faces: render_numbers(faces.numbers()))(faces)
     images, parts = to_bytes(images), np.asarray(jnp.rint(parts * 255), np.uint8)
     for rows in shuffled(count, _BATCH, 7):
         yield codes[rows], from_bytes(images[rows]), parts[rows]
