@@ -75,28 +75,27 @@ def blend(
     _check(generator, masks, [layer.resolution for layer in generator.layers[:edit_layers]], edit_layers)
     batch = w_plus.shape[0]
     delta = jnp.broadcast_to(delta, (batch, *delta.shape[-2:]))
-    paths = 2 if full else 1  # I*, and I tilde
-    x = jnp.broadcast_to(generator.constant(batch)[:, None], (batch, paths, *generator.constant(1).shape[1:]))
-    image = None
+    paths = 2 if full else 1
+    x, image = [generator.constant(batch)] * paths, None  # I*, and I tilde
     for layer in generator.layers:
         w = w_plus[:, layer.w_index]
         if layer.index <= edit_layers:
-            mask = masks[layer.index - 1][..., None].astype(x.dtype)
+            mask = masks[layer.index - 1][..., None].astype(x[0].dtype)
             edited_w = w + delta[:, layer.index - 1]
             # One batch: unedited and edited branch of I*, and edited branch of I tilde (whose mask is one).
-            codes = jnp.stack([w] + [edited_w] * paths, axis=1)
-            out = _apply(generator, layer.index, jnp.concatenate([x[:, :1], x], axis=1), codes)
-            blended = mask * out[:, 1] + (1.0 - mask) * (out[:, 0] if features is None else features[layer.index])
-            x = jnp.concatenate([blended[:, None], out[:, 2:]], axis=1)
+            unedited, edited, *rest = _apply(generator, layer.index, [x[0], *x], [w] + [edited_w] * paths)
+            if features is not None:
+                unedited = features[layer.index]
+            x = [mask * edited + (1.0 - mask) * unedited, *rest]
         else:  # the branches of equation 1 are one here: no delta
-            x = _apply(generator, layer.index, x, jnp.stack([w] * paths, axis=1))
+            x = _apply(generator, layer.index, x, [w] * paths)
         if layer.rgb_w_index is not None:
             before, image = image, _rgb(generator, layer, x, w_plus[:, layer.rgb_w_index], image)
             if edit_rgb and layer.rgb_w_index < edit_layers:
                 codes = w_plus[:, layer.rgb_w_index] + delta[:, layer.rgb_w_index]
                 inside = jnp.stack([mask, jnp.ones_like(mask)][:paths], axis=1).reshape(-1, *mask.shape[1:])
                 image = inside * _rgb(generator, layer, x, codes, before) + (1.0 - inside) * image
-    return _finish(image.reshape(batch, paths, *image.shape[1:]), original, masks)
+    return _finish(image.reshape(batch, -1, *image.shape[1:]), original, masks)
 
 
 def blend_once(
@@ -128,18 +127,17 @@ def blend_once(
             image = generator.rgb(layer.index, x, code, image)
             kept = generator.rgb(layer.index, features[layer.index], code, kept)
 
-    def paths(edited: jax.Array, unedited: jax.Array) -> jax.Array:
-        """I*, and where wanted I tilde: [B, paths, h, w, C]."""
+    def paths(edited: jax.Array, unedited: jax.Array) -> list[jax.Array]:
+        """I*, and where wanted I tilde."""
         m = jax.image.resize(mask, edited.shape[:3], "linear")[..., None].astype(edited.dtype)
-        return jnp.stack([m * edited + (1.0 - m) * unedited, edited][: 2 if full else 1], axis=1)
+        return [m * edited + (1.0 - m) * unedited, edited][: 2 if full else 1]
 
     x = paths(x, features[last])
     if image is not None:
-        image = paths(image, kept)
-        image = image.reshape(-1, *image.shape[2:])
+        image = _together(paths(image, kept))
     for layer in generator.layers[last - 1 :]:
         if layer.index > last:
-            x = _apply(generator, layer.index, x, jnp.stack([w_plus[:, layer.w_index]] * x.shape[1], axis=1))
+            x = _apply(generator, layer.index, x, [w_plus[:, layer.w_index]] * len(x))
         if layer.rgb_w_index is not None:
             image = _rgb(generator, layer, x, w_plus[:, layer.rgb_w_index], image)
     return _finish(image.reshape(batch, -1, *image.shape[1:]), original, [mask])
@@ -163,20 +161,34 @@ def blended_synthesis(
     return drawn.image, drawn.full
 
 
-def _apply(generator: Generator, index: int, x: jax.Array, w: jax.Array) -> jax.Array:
-    """Layer `index` on x [B, paths, h, w, C] and codes w [B, paths, w_dim], as one batch.
+def _apply(generator: Generator, index: int, paths: Sequence[jax.Array], codes: Sequence[jax.Array]) -> list[jax.Array]:
+    """Layer `index` on several paths [B, h, w, C] under their codes [B, w_dim], as one batch."""
+    out = generator.layer(index, _together(paths), _together(codes))
+    out = out.reshape(-1, len(paths), *out.shape[1:])
+    # Not by indexing, whose derivatives pad each path to all of them before they are added.
+    return [path[:, 0] for path in jnp.split(out, len(paths), axis=1)]
 
-    The paths lie next to each other inside each sample, so that a batch sharded over devices stays where it is.
+
+def _together(paths: Sequence[jax.Array]) -> jax.Array:
+    """Paths [B, ...] as one batch [B paths, ...].
+
+    They lie next to each other inside each sample, so that a batch sharded over devices stays where it is.
     """
-    out = generator.layer(index, x.reshape(-1, *x.shape[2:]), w.reshape(-1, w.shape[-1]))
-    return out.reshape(*x.shape[:2], *out.shape[1:])
+    # By selecting, not stacking: a concatenation would be kept for the derivative beside what it was made of.
+    place = jnp.arange(len(paths)).reshape(1, -1, *[1] * (paths[0].ndim - 1))
+    together = paths[-1][:, None]
+    for index, path in reversed(list(enumerate(paths[:-1]))):
+        if path is not paths[index + 1]:
+            together = jnp.where(place <= index, path[:, None], together)
+    together = jnp.broadcast_to(together, (len(paths[0]), len(paths), *paths[0].shape[1:]))
+    return together.reshape(-1, *together.shape[2:])
 
 
-def _rgb(generator: Generator, layer: Layer, x: jax.Array, w: jax.Array, image: jax.Array | None) -> jax.Array:
-    """Add the ToRGB of x [B, paths, h, w, C] under the codes w [B, w_dim] to the image [B paths, h, w, 3] so far."""
-    batch, paths = x.shape[:2]
-    codes = jnp.stack([w] * paths, axis=1).reshape(batch * paths, -1)
-    return generator.rgb(layer.index, x.reshape(-1, *x.shape[2:]), codes, image)
+def _rgb(
+    generator: Generator, layer: Layer, paths: Sequence[jax.Array], w: jax.Array, image: jax.Array | None
+) -> jax.Array:
+    """Add the ToRGB of paths [B, h, w, C] under the codes w [B, w_dim] to the image [B paths, h, w, 3] so far."""
+    return generator.rgb(layer.index, _together(paths), _together([w] * len(paths)), image)
 
 
 def _finish(image: jax.Array, original: jax.Array, masks: Masks) -> Blend:

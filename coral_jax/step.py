@@ -15,6 +15,7 @@ import optax
 
 from coral_jax import losses
 from coral_jax.blend import Blend, Features, Masks, blend, blend_once, edited_synthesis, original_synthesis
+from coral_jax.compiling import jit
 from coral_jax.methods import Method, Trainables, get_method, make_trainables
 from coral_jax.models.clip import CLIP
 from coral_jax.models.generator import Generator
@@ -263,8 +264,8 @@ def apply_edit(
 
 
 # State is donated; frozen networks never are.  Call positionally: donation ignores keyword arguments.
-jit_train_step = jax.jit(train_step, donate_argnums=0)
-jit_apply_edit = jax.jit(apply_edit)
-_jit_learn = jax.jit(learn, donate_argnums=0)
-_jit_observe = jax.jit(observe, static_argnums=2)
-_jit_init_state = jax.jit(init_state)
+jit_train_step = jit(train_step, donate_argnums=0)
+jit_apply_edit = jit(apply_edit)
+_jit_learn = jit(learn, donate_argnums=0)
+_jit_observe = jit(observe, static_argnums=2)
+_jit_init_state = jit(init_state)

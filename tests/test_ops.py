@@ -67,7 +67,9 @@ def test_modulated_conv_equals_a_kernel_for_each_sample(up, demodulate):
     """StyleGAN2's definition: modulate, then demodulate, the kernel of each sample."""
     x, style = RNG.standard_normal((3, 4, 4, 6)), RNG.standard_normal((3, 6)) + 1
     kernel = RNG.standard_normal((3, 3, 6, 5))
-    ours = ops.modulated_conv(jnp.float32(x), jnp.float32(kernel), jnp.float32(style), demodulate=demodulate, up=up)
+    ours = ops.modulated_conv(jnp.float32(x), jnp.float32(kernel), jnp.float32(style), up=up)
+    if demodulate:
+        ours = ours * ops.demodulation(jnp.float32(kernel), jnp.float32(style))[:, None, None, :]
     for b in range(3):
         own = kernel * style[b][None, None, :, None]
         if demodulate:
@@ -92,3 +94,18 @@ def test_pixel_norm_and_leaky_relu():
     x = jnp.asarray([[3.0, -4.0], [0.5, 0.5]])
     np.testing.assert_allclose(jnp.mean(ops.pixel_norm(x) ** 2, axis=-1), 1.0, rtol=1e-5)
     np.testing.assert_allclose(ops.leaky_relu(x)[0], np.sqrt(2) * np.array([3.0, -0.8]), rtol=1e-6)
+
+
+def test_activation_and_its_derivative():
+    """That of the plain formula, though it is found from the output."""
+    x, factor, shift = (jnp.float32(RNG.standard_normal(shape)) for shape in ((2, 3, 4, 5), (2, 5), (3, 4, 5)))
+    factor = jnp.abs(factor) + 0.1
+
+    def plain(x, factor, shift):
+        return jax.nn.leaky_relu(x * factor[:, None, None, :] + shift, 0.2) * np.sqrt(2)
+
+    (ours, pull), (expected, pull_expected) = (jax.vjp(function, x, factor, shift) for function in (ops.activate, plain))
+    np.testing.assert_allclose(ours, expected, rtol=1e-6)
+    weights = jnp.float32(RNG.standard_normal(x.shape))
+    for found, wanted in zip(pull(weights), pull_expected(weights), strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)

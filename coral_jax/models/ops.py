@@ -17,7 +17,13 @@ LEAKY_SLOPE = 0.2
 
 def leaky_relu(x: jax.Array) -> jax.Array:
     """Leaky ReLU (slope 0.2) times sqrt(2), which keeps the variance of a normal input near one."""
-    return jax.nn.leaky_relu(x, LEAKY_SLOPE) * math.sqrt(2.0)
+    return x / _inverse_slope(x)
+
+
+def _inverse_slope(x: jax.Array) -> jax.Array:
+    # XLA takes a division for expensive, so that it keeps the result.  After a multiplication it keeps what x was computed
+    # from instead, the inputs of a FIR, and filters anew for each use: more memory, more time.
+    return jnp.where(x >= 0, math.sqrt(0.5), math.sqrt(0.5) / LEAKY_SLOPE).astype(x.dtype)
 
 
 def pixel_norm(x: jax.Array, eps: float = 1e-8) -> jax.Array:
@@ -45,21 +51,48 @@ def conv2d(x: jax.Array, kernel: jax.Array, padding: tuple[tuple[int, int], ...]
 
 
 def modulated_conv(
-    x: jax.Array, kernel: jax.Array, style: jax.Array, *, demodulate: bool = True, up: bool = False, fused: bool = False
+    x: jax.Array, kernel: jax.Array, style: jax.Array, *, up: bool = False, fused: bool = False
 ) -> jax.Array:
-    """Modulated convolution of x [B, H, W, I] by style [B, I] with one kernel [h, w, I, O] shared by all samples.
+    """Convolution of x [B, H, W, I], scaled by style [B, I], with one kernel [h, w, I, O] shared by all samples.
 
-    Equals StyleGAN2's per-sample kernels (`modulated_conv2d` of stylegan2-ada-pytorch, unfused path): the style scales
-    the input, the demodulation factor the output.  `up` doubles the resolution; `fused` picks how: `upsample_conv`.
-    Computes in the type of x; the factors are found in float32.
+    Times its `demodulation` it equals StyleGAN2's per-sample kernels (`modulated_conv2d` of stylegan2-ada-pytorch,
+    unfused path).  `up` doubles the resolution; `fused` picks how: `upsample_conv`.  Computes in the type of x.
     """
-    kernel = kernel.astype(x.dtype)
     scaled = x * style[:, None, None, :].astype(x.dtype)
-    out = upsample_conv(scaled, kernel, fused=fused) if up else conv2d(scaled, kernel)
-    if demodulate:
-        energy = jnp.square(style) @ jnp.sum(jnp.square(kernel.astype(jnp.float32)), axis=(0, 1))
-        out = out * jax.lax.rsqrt(energy + DEMODULATION_EPS)[:, None, None, :].astype(x.dtype)
-    return out
+    kernel = kernel.astype(x.dtype)
+    return upsample_conv(scaled, kernel, fused=fused) if up else conv2d(scaled, kernel)
+
+
+def demodulation(kernel: jax.Array, style: jax.Array) -> jax.Array:
+    """Factor [B, O], float32, that gives the outputs of `modulated_conv` unit variance."""
+    energy = jnp.square(style) @ jnp.sum(jnp.square(kernel.astype(jnp.float32)), axis=(0, 1))
+    return jax.lax.rsqrt(energy + DEMODULATION_EPS)
+
+
+@jax.custom_vjp
+def activate(x: jax.Array, factor: jax.Array, shift: jax.Array) -> jax.Array:
+    """leaky_relu(factor x + shift) of x [B, H, W, C], factor [B, C] and shift [H, W, C], in the type of x.
+
+    Its derivative finds x in the output again, which the next layer keeps anyway.
+    """
+    return leaky_relu(x * factor[:, None, None, :].astype(x.dtype) + shift.astype(x.dtype))
+
+
+def _activate_forward(x: jax.Array, factor: jax.Array, shift: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    out = activate(x, factor, shift)
+    return out, (out, factor, shift)
+
+
+def _activate_backward(kept: tuple[jax.Array, ...], gradient: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    out, factor, shift = kept
+    gradient = gradient / _inverse_slope(out)  # the output has the sign of the input
+    scaled = out * _inverse_slope(out) - shift.astype(out.dtype)  # factor x
+    of_factor = jnp.sum(gradient * scaled, axis=(1, 2), dtype=jnp.float32) / factor
+    of_shift = jnp.sum(gradient, axis=0, dtype=jnp.float32).astype(shift.dtype)
+    return gradient * factor[:, None, None, :].astype(gradient.dtype), of_factor, of_shift
+
+
+activate.defvjp(_activate_forward, _activate_backward)
 
 
 def upsample_conv(x: jax.Array, kernel: jax.Array, *, fused: bool = False) -> jax.Array:

@@ -80,8 +80,8 @@ class StyledConv(nnx.Module):
         """Features [B, h, w, C] from x and the style [B, C_in], which `modulation` reads from w."""
         style = style / math.sqrt(9 * x.shape[-1])  # the kernel's equalised scale, on the smaller factor
         x = ops.modulated_conv(x, self.kernel[...], style, up=self.up, fused=fused)
-        x = x + (self.noise_strength[...] * self.noise[..., None] + self.bias[...]).astype(x.dtype)
-        return ops.leaky_relu(x)
+        shift = self.noise_strength[...] * self.noise[..., None] + self.bias[...]
+        return ops.activate(x, ops.demodulation(self.kernel[...], style), shift)
 
 
 class ToRGB(nnx.Module):
@@ -95,7 +95,7 @@ class ToRGB(nnx.Module):
     def __call__(self, x: jax.Array, w: jax.Array) -> jax.Array:
         """RGB [B, h, w, 3], always float32, of the features x under the code w [B, w_dim]."""
         style = self.modulation(w) / math.sqrt(x.shape[-1])
-        rgb = ops.modulated_conv(x, self.kernel[...], style, demodulate=False)
+        rgb = ops.modulated_conv(x, self.kernel[...], style)
         return rgb.astype(jnp.float32) + self.bias[...]
 
 

@@ -1,0 +1,41 @@
+"""compiling.py: options where XLA knows them, and a `jit` that is jax.jit's otherwise."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from coral_jax import compiling
+from coral_jax.models.ops import conv2d
+
+
+@pytest.fixture
+def asked_anew():
+    compiling.options.cache_clear()
+    yield
+    compiling.options.cache_clear()
+
+
+def test_convolutions_are_xlas_own():
+    x, kernel = jnp.ones((1, 32, 32, 64)), jnp.ones((3, 3, 64, 64))
+    for compiled in (compiling.compile_ahead(jax.jit(conv2d), x, kernel), compiling.jit(conv2d).lower(x, kernel).compile()):
+        assert "convolution(" in compiled.as_text() and "ynn" not in compiled.as_text()
+
+
+def test_options_that_this_xla_does_not_know_are_left_out(asked_anew, monkeypatch):
+    assert compiling.options() == compiling.CPU_OPTIONS
+    compiling.options.cache_clear()
+    monkeypatch.setattr(compiling, "CPU_OPTIONS", {"xla_cpu_no_such_option": ""})
+    assert compiling.options() == {}
+    assert compiling.jit(jnp.negative)(2.0) == -2.0
+
+
+def test_options_of_a_cpu_are_for_a_cpu(asked_anew, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert compiling.options() == {}
+
+
+def test_jit_takes_the_settings_of_jax_jit():
+    given = jnp.ones(3)
+    np.testing.assert_array_equal(compiling.jit(lambda x, sign: sign * x, donate_argnums=0, static_argnums=1)(given, -1), -1)
+    assert given.is_deleted()
