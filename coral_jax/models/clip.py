@@ -3,6 +3,7 @@
 The architecture is OpenAI's, so published weights map one to one; the sizes are in `CLIPConfig`.
 """
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -111,6 +112,12 @@ class Block(nnx.Module):
         return mixed.reshape(batch, length, width)
 
 
+@functools.partial(jax.jit, static_argnums=2)
+def _run(block: Block, x: jax.Array, causal: bool) -> jax.Array:
+    # Blocks of one shape are traced once.
+    return block(x, causal)
+
+
 class VisionTower(nnx.Module):
     """Vision transformer with a class token, norms before and after the blocks, and a projection."""
 
@@ -150,7 +157,7 @@ class VisionTower(nnx.Module):
         x = self.ln_pre(jnp.concatenate([token, x], axis=1) + self.positional_embedding[...][None])
         found = []
         for block in self.blocks:
-            x = block(x, causal=False)
+            x = _run(block, x, False)
             found.append(x)
         return found
 
@@ -177,7 +184,7 @@ class TextTower(nnx.Module):
         length = ids.shape[1]
         x = self.token_embedding[...][ids] + self.positional_embedding[...][None, :length]
         for block in self.blocks:
-            x = block(x, causal=True)
+            x = _run(block, x, True)
         end = jnp.argmax(ids, axis=1)  # <|endoftext|> has the highest id, and padding after it is never attended to
         x = jnp.take_along_axis(x, end[:, None, None], axis=1)[:, 0]
         return self.proj(self.ln_final(x))

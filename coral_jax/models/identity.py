@@ -91,6 +91,12 @@ class Unit(nnx.Module):
         return x + y * gate[:, None, None, :]
 
 
+@jax.jit
+def _run(unit: Unit, x: jax.Array) -> jax.Array:
+    # Units of one shape are traced once, and both images of a step alike.
+    return unit(x, False)
+
+
 class Identity(nnx.Module):
     """Face -> unit embedding; the cosine of two embeddings says how alike the persons are.
 
@@ -137,7 +143,7 @@ class Identity(nnx.Module):
         crops = crops.astype(self.stem.kernel.dtype)  # computes in the type of its weights
         x = self.stem_prelu(self.stem_norm(self.stem(crops), use_running_average=not train))
         for unit in self.units:
-            x = unit(x, train)
+            x = unit(x, train) if train else _run(unit, x)
         x = self.norm(x, use_running_average=not train)
         x = self.linear_norm(self.linear(x.reshape(x.shape[0], -1)), use_running_average=not train)
         x = x.astype(jnp.float32)
