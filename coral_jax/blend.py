@@ -93,7 +93,7 @@ def blend(
             before, image = image, _rgb(generator, layer, x, w_plus[:, layer.rgb_w_index], image)
             if edit_rgb and layer.rgb_w_index < edit_layers:
                 codes = w_plus[:, layer.rgb_w_index] + delta[:, layer.rgb_w_index]
-                inside = jnp.stack([mask, jnp.ones_like(mask)][:paths], axis=1).reshape(-1, *mask.shape[1:])
+                inside = _together([mask, jnp.ones_like(mask)][:paths])
                 image = inside * _rgb(generator, layer, x, codes, before) + (1.0 - inside) * image
     return _finish(image.reshape(batch, -1, *image.shape[1:]), original, masks)
 
@@ -184,9 +184,7 @@ def _together(paths: Sequence[jax.Array]) -> jax.Array:
     return together.reshape(-1, *together.shape[2:])
 
 
-def _rgb(
-    generator: Generator, layer: Layer, paths: Sequence[jax.Array], w: jax.Array, image: jax.Array | None
-) -> jax.Array:
+def _rgb(generator: Generator, layer: Layer, paths: Sequence[jax.Array], w: jax.Array, image: jax.Array | None) -> jax.Array:
     """Add the ToRGB of paths [B, h, w, C] under the codes w [B, w_dim] to the image [B paths, h, w, 3] so far."""
     return generator.rgb(layer.index, _together(paths), _together([w] * len(paths)), image)
 

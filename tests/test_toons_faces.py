@@ -18,7 +18,7 @@ from coral_jax.toons.faces import (
     with_attribute,
 )
 
-FACES = faces_from_z(jax.random.normal(jax.random.key(0), (2000, Z_DIM)))
+FACES = jax.jit(faces_from_z)(jax.random.normal(jax.random.key(0), (2000, Z_DIM)))
 
 
 def test_the_scale_of_z_means_nothing():

@@ -1,5 +1,8 @@
 """toons/truth.py, with the networks that come with the package: the ideal edit scores best, no edit scores nothing."""
 
+import functools
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -33,10 +36,8 @@ def test_a_prompt_outside_the_grammar_has_no_truth(toons):
 @pytest.mark.parametrize("prompt", ["happy", "blue eyes", "mohawk hairstyle", "lipstick and glasses"])
 def test_the_renderers_own_edit_is_ideal(toons, prompt):
     asked = held_out(prompt, COUNT)
-    before = faces_from_z(asked.z)
-    after = before
-    for name in asked.attributes:
-        after = with_attribute(after, name)
+    before = jax.jit(faces_from_z)(asked.z)
+    after = jax.jit(lambda faces: functools.reduce(with_attribute, asked.attributes, faces))(before)
     result = score(toons.classifier(), toons.identity, asked, render(before)[0], render(after)[0])
     assert result["success"] >= 0.9
     assert result["leak"] < 0.01
@@ -46,7 +47,8 @@ def test_the_renderers_own_edit_is_ideal(toons, prompt):
 
 
 def test_no_edit_succeeds_rarely_and_leaks_nothing(toons):
-    result = measure(toons, "beard", lambda w_plus: (toons.generator.synthesis(w_plus),) * 2, COUNT)
+    draw = jax.jit(lambda generator, w_plus: (generator.synthesis(w_plus),) * 2)
+    result = measure(toons, "beard", lambda w_plus: draw(toons.generator, w_plus), COUNT)
     assert result["success"] <= 0.1
     assert result["leak"] == 0 and result["drift"] == 0
     assert result["identity"] == pytest.approx(1, abs=1e-5)
@@ -55,7 +57,7 @@ def test_no_edit_succeeds_rarely_and_leaks_nothing(toons):
 
 def test_change_outside_the_region_is_leak(toons):
     asked = held_out("beard", COUNT)
-    image = toons.generator.synthesis(toons.generator.broadcast(toons.generator.mapping(asked.z)))
+    image = jax.jit(lambda g, z: g.synthesis(g.broadcast(g.mapping(z))))(toons.generator, asked.z)
     result = score(toons.classifier(), toons.identity, asked, image, image + 0.1 * (1 - asked.region))
     assert result["leak"] == pytest.approx(1)
     result = score(toons.classifier(), toons.identity, asked, image, jnp.where(asked.region > 0, -image, image))

@@ -50,9 +50,7 @@ def conv2d(x: jax.Array, kernel: jax.Array, padding: tuple[tuple[int, int], ...]
     return jax.lax.conv_general_dilated(x, kernel, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
-def modulated_conv(
-    x: jax.Array, kernel: jax.Array, style: jax.Array, *, up: bool = False, fused: bool = False
-) -> jax.Array:
+def modulated_conv(x: jax.Array, kernel: jax.Array, style: jax.Array, *, up: bool = False, fused: bool = False) -> jax.Array:
     """Convolution of x [B, H, W, I], scaled by style [B, I], with one kernel [h, w, I, O] shared by all samples.
 
     Times its `demodulation` it equals StyleGAN2's per-sample kernels (`modulated_conv2d` of stylegan2-ada-pytorch,
