@@ -41,8 +41,10 @@ def measure(program: jax.stages.Wrapped, arguments: tuple, feed: Callable, repea
         return (time.monotonic() - begun) / count
 
     run(1)
-    group = max(1, round(GROUP_SECONDS / run(1)))
-    times = [run(group) for _ in range(repeats)]
+    first = run(1)
+    group = max(1, round(GROUP_SECONDS / first))
+    times = [first] if group == 1 else []  # long runs count from the first
+    times += [run(group) for _ in range(repeats - len(times))]
     if profile:
         with jax.profiler.trace(profile):
             run(1)

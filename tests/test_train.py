@@ -169,13 +169,18 @@ def sabotage(monkeypatch, at, change):
         step = original(mesh)
 
         def lower(*arguments):
-            compiled = step.lower(*arguments).compile()
+            lowered = step.lower(*arguments)
 
-            def run(state, *others):
-                state, metrics = compiled(state, *others)
-                return change(state, metrics) if state.step == at else (state, metrics)
+            def compiled(**options):
+                program = lowered.compile(**options)
 
-            return SimpleNamespace(compile=lambda: run)
+                def run(state, *others):
+                    state, metrics = program(state, *others)
+                    return change(state, metrics) if state.step == at else (state, metrics)
+
+                return run
+
+            return SimpleNamespace(compile=compiled)
 
         return SimpleNamespace(lower=lower)
 
