@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from coral_jax import weights
+from coral_jax.compiling import jit
 from coral_jax.domains import Domain, user_cache
 from coral_jax.logs import Progress
 from coral_jax.models.clip import CLIP
@@ -102,7 +103,7 @@ def _find_missing(domain: Domain, folder: Path, values: list[np.ndarray]) -> Non
                 done += 1
                 progress.show(done, {})
             weights.save_tensors(_file(folder, layer), {"vectors": np.stack(found)}, {})
-        scene = _through(generator, scene, index=layer.index)
+        scene = _through(generator, scene, layer.index)
 
 
 def cache_folder(domain: Domain) -> Path:
@@ -122,12 +123,12 @@ def channel_vectors(generator: Generator, clip: CLIP, index: int, scene: Scene, 
     parts = [jax.tree.map(lambda leaf, at=start: leaf[at : at + size], scene) for start in range(0, count, size)]
     for channel in range(values.shape[1]):
         low_high = values[:, channel]
-        yield np.asarray(_unit(sum(_responses(generator, clip, part, channel, low_high, index=index) for part in parts)))
+        yield np.asarray(_unit(sum(_responses(generator, clip, part, channel, low_high, index) for part in parts)))
 
 
-@functools.partial(jax.jit, static_argnames="index")
+@functools.partial(jit, static_argnums=5)
 def _responses(
-    generator: Generator, clip: CLIP, scene: Scene, channel: jax.Array, low_high: jax.Array, *, index: int
+    generator: Generator, clip: CLIP, scene: Scene, channel: jax.Array, low_high: jax.Array, index: int
 ) -> jax.Array:
     """Sum over the faces of the unit vectors [E] between a channel's low value and its high one."""
     layer = generator.layers[index - 1]
@@ -153,8 +154,8 @@ def _rgb(generator: Generator, layer: Layer, scene: Scene) -> Scene:
     return scene._replace(image=generator.rgb(layer.index, scene.x, scene.w_plus[:, layer.rgb_w_index], scene.image))
 
 
-@functools.partial(jax.jit, static_argnames="index")
-def _through(generator: Generator, scene: Scene, *, index: int) -> Scene:
+@functools.partial(jit, static_argnums=2)
+def _through(generator: Generator, scene: Scene, index: int) -> Scene:
     return _layer(generator, generator.layers[index - 1], scene)
 
 

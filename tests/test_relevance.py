@@ -29,7 +29,7 @@ def before(network, index):
     """What convolution `index` reads of some faces."""
     scene = relevance.Scene(network.constant(FACES), None, w_plus(FACES))
     for earlier in range(1, index):
-        scene = relevance._through(network, scene, index=earlier)
+        scene = relevance._through(network, scene, earlier)
     return scene
 
 

@@ -56,9 +56,46 @@ def modulated_conv(x: jax.Array, kernel: jax.Array, style: jax.Array, *, up: boo
     Times its `demodulation` it equals StyleGAN2's per-sample kernels (`modulated_conv2d` of stylegan2-ada-pytorch,
     unfused path).  `up` doubles the resolution; `fused` picks how: `upsample_conv`.  Computes in the type of x.
     """
-    scaled = x * style[:, None, None, :].astype(x.dtype)
+    scaled = _scale(x, style)
     kernel = kernel.astype(x.dtype)
     return upsample_conv(scaled, kernel, fused=fused) if up else conv2d(scaled, kernel)
+
+
+@jax.custom_vjp
+def _scale(x: jax.Array, factor: jax.Array) -> jax.Array:
+    """x [B, H, W, C] times factor [B, C], in the type of x."""
+    return x * factor[:, None, None, :].astype(x.dtype)
+
+
+def _scale_forward(x: jax.Array, factor: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _scale(x, factor), (x, factor)
+
+
+def _scale_backward(kept: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+    x, factor = kept
+    return _scale(gradient, factor), _sum_of_pixels(x * gradient).astype(factor.dtype)
+
+
+_scale.defvjp(_scale_forward, _scale_backward)
+
+
+@jax.custom_batching.custom_vmap
+def _sum_of_pixels(x: jax.Array) -> jax.Array:
+    """Sum of x [B, H, W, C] over H and W, float32 [B, C]."""
+
+    def product(x: jax.Array) -> jax.Array:
+        # XLA's CPU backend fuses a sum with what computes x, and then walks through x in strides, channel by channel.
+        rows = x.reshape(x.shape[0], -1, x.shape[-1])
+        ones = jnp.ones((x.shape[0], 1, rows.shape[1]), x.dtype)
+        return jnp.matmul(ones, rows, preferred_element_type=jnp.float32)[:, 0]
+
+    return jax.lax.platform_dependent(x, cpu=product, default=lambda x: jnp.sum(x, axis=(1, 2), dtype=jnp.float32))
+
+
+@_sum_of_pixels.def_vmap
+def _sums_of_pixels(axis_size: int, _: object, x: jax.Array) -> tuple[jax.Array, bool]:
+    # As one larger batch: the ones have no axis to vmap over, and the product would be computed transposed.
+    return _sum_of_pixels(x.reshape(-1, *x.shape[2:])).reshape(axis_size, x.shape[1], x.shape[-1]), True
 
 
 def demodulation(kernel: jax.Array, style: jax.Array) -> jax.Array:
@@ -85,7 +122,7 @@ def _activate_backward(kept: tuple[jax.Array, ...], gradient: jax.Array) -> tupl
     out, factor, shift = kept
     gradient = gradient / _inverse_slope(out)  # the output has the sign of the input
     scaled = out * _inverse_slope(out) - shift.astype(out.dtype)  # factor x
-    of_factor = jnp.sum(gradient * scaled, axis=(1, 2), dtype=jnp.float32) / factor
+    of_factor = _sum_of_pixels(gradient * scaled) / factor
     of_shift = jnp.sum(gradient, axis=0, dtype=jnp.float32).astype(shift.dtype)
     return gradient * factor[:, None, None, :].astype(gradient.dtype), of_factor, of_shift
 
