@@ -109,3 +109,23 @@ def test_activation_and_its_derivative():
     weights = jnp.float32(RNG.standard_normal(x.shape))
     for found, wanted in zip(pull(weights), pull_expected(weights), strict=True):
         np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_derivatives_of_modulation_alone_and_for_several_prompts():
+    """Of x and of style: those of the plain product; the same prompt by prompt and all at once."""
+    x, style = jnp.float32(RNG.standard_normal((2, 3, 4, 4, 6))), jnp.float32(RNG.standard_normal((2, 3, 6)))
+    kernel = jnp.float32(RNG.standard_normal((3, 3, 6, 5)))
+
+    def plain(x, style):
+        return jnp.sum(jnp.sin(ops.conv2d(x * style[:, None, None, :], kernel)))
+
+    def ours(x, style):
+        return jnp.sum(jnp.sin(ops.modulated_conv(x, kernel, style)))
+
+    derivative, expected = (jax.grad(function, argnums=(0, 1)) for function in (ours, plain))
+    together = jax.vmap(derivative)(x, style)
+    for i in range(2):
+        alone = derivative(x[i], style[i])
+        for found, own, wanted in zip(together, alone, expected(x[i], style[i]), strict=True):
+            np.testing.assert_allclose(own, wanted, rtol=1e-4, atol=1e-4)
+            np.testing.assert_allclose(found[i], own, rtol=1e-5, atol=1e-5)
