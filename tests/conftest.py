@@ -66,13 +66,15 @@ def make_domain(folder, seed=0, **fields):
 
 @pytest.fixture(scope="session", autouse=True)
 def caches(tmp_path_factory):
-    """Compiled programs and the user's cache go to a temporary folder, shared with the processes that tests start."""
+    """Compiled programs and the user's cache go to temporary folders, shared with the processes that tests start."""
     folder = tmp_path_factory.mktemp("cache")
-    os.environ.update(XDG_CACHE_HOME=str(folder), JAX_COMPILATION_CACHE_DIR=str(folder / "compiled"))
+    base = tmp_path_factory.getbasetemp()  # the worker's own, inside the one of the whole run
+    compiled = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "compiled"
+    os.environ.update(XDG_CACHE_HOME=str(folder), JAX_COMPILATION_CACHE_DIR=str(compiled))
     os.environ.update(JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0.1", JAX_PLATFORMS="cpu")
     os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # of processes that tests start; see `quick`
     os.environ.pop("CORAL_JAX_WEIGHTS", None)
-    jax.config.update("jax_compilation_cache_dir", str(folder / "compiled"))
+    jax.config.update("jax_compilation_cache_dir", str(compiled))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     return folder
 
