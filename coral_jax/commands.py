@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 from absl import app, flags, logging
 
+from coral_jax import memory
 from coral_jax.config import base
 from coral_jax.domains import user_cache
 
@@ -26,6 +27,7 @@ def run(main: Callable[[], None]) -> None:
         if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.WARNING)  # the libraries below tell their whole life at INFO
         keep_compiled_programs()
+        memory.keep_freed()
         try:
             main()
         except (ValueError, OSError, NonFiniteError) as error:

@@ -1,11 +1,11 @@
 """Compiling: with the options that a CPU needs, and without keeping the memory that it took."""
 
-import ctypes
 import functools
-import sys
 from collections.abc import Callable
 
 import jax
+
+from coral_jax import memory
 
 # XLA's own convolutions are 1.5 times as fast as those of YNNPACK, which jax 0.10 takes instead (benchmarks/README.md).
 CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": ""}
@@ -29,8 +29,7 @@ def compile_ahead(program: jax.stages.Wrapped, *arguments: object) -> jax.stages
     glibc keeps it otherwise, most of a gigabyte after a large program, beside all that the program then allocates.
     """
     compiled = program.lower(*arguments).compile(compiler_options=options())
-    if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "malloc_trim"):
-        library.malloc_trim(0)
+    memory.give_back()
     return compiled
 
 

@@ -21,6 +21,7 @@ import numpy as np
 from coral_jax import metrics, weights
 from coral_jax.artifact import BATCH, Edit, load_edit, write_json
 from coral_jax.commands import NonFiniteError
+from coral_jax.compiling import jit
 from coral_jax.config import make, resolve
 from coral_jax.domains import Domain
 from coral_jax.features import Embedder
@@ -273,12 +274,12 @@ def training_time(rows: list[dict]) -> dict[str, Estimate]:
     return found | {"seconds_to_quality": Estimate(float(seconds[reached[0]]))} if gain > 0 and len(reached) else found
 
 
-@jax.jit
+@jit
 def _clip_gain(clip: object, text: jax.Array, original: jax.Array, edited: jax.Array) -> jax.Array:
     return cosine(clip.encode_image(edited), text) - cosine(clip.encode_image(original), text)
 
 
-@jax.jit
+@jit
 def _likeness(identity: object, original: jax.Array, edited: jax.Array) -> jax.Array:
     return cosine(identity.embed(original), identity.embed(edited))
 

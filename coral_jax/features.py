@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from coral_jax import weights
+from coral_jax.compiling import jit
 from coral_jax.domains import Domain, weights_folder
 from coral_jax.metrics import clean_resize
 from coral_jax.models.clip import CLIP, preprocess
@@ -71,6 +72,6 @@ def _groups(pictures: Iterable[np.ndarray]) -> Iterator[list[np.ndarray]]:
         yield group
 
 
-@jax.jit
+@jit
 def _embed(network: Inception | CLIP, prepared: jax.Array) -> jax.Array:
     return network.features(prepared) if isinstance(network, Inception) else network.encode_pixels(prepared)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
+from coral_jax.compiling import jit
 from coral_jax.models.clip import CLIP
 
 LEVEL = 0.95  # of intervals
@@ -109,7 +110,7 @@ def share_changed(original: jax.Array, edited: jax.Array) -> jax.Array:
     return jnp.mean(jnp.max(jnp.abs(edited - original), axis=-1) > VISIBLE, axis=(1, 2))
 
 
-@jax.jit
+@jit
 def perceptual_distance(clip: CLIP, a: jax.Array, b: jax.Array) -> jax.Array:
     """How different images a and b [B, h, w, 3] look: [B], 0 for equal ones, at most 4.
 
@@ -126,7 +127,6 @@ def perceptual_distance(clip: CLIP, a: jax.Array, b: jax.Array) -> jax.Array:
     return jnp.mean(jnp.stack(distances), axis=0)
 
 
-@jax.jit
 def distance_outside(clip: CLIP, original: jax.Array, edited: jax.Array, inside: jax.Array) -> jax.Array:
     """`perceptual_distance` made by what changes outside a mask `inside` [B, h, w, 1] in [0, 1]: [B].
 

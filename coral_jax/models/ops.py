@@ -64,7 +64,12 @@ def modulated_conv(x: jax.Array, kernel: jax.Array, style: jax.Array, *, up: boo
 @jax.custom_vjp
 def _scale(x: jax.Array, factor: jax.Array) -> jax.Array:
     """x [B, H, W, C] times factor [B, C], in the type of x."""
-    return x * factor[:, None, None, :].astype(x.dtype)
+    return x * _of_pixels(factor, x)
+
+
+def _of_pixels(factor: jax.Array, x: jax.Array) -> jax.Array:
+    """factor [B, C] as it multiplies x [B, H, W, C], in its type."""
+    return factor[:, None, None, :].astype(x.dtype)
 
 
 def _scale_forward(x: jax.Array, factor: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
@@ -110,7 +115,7 @@ def activate(x: jax.Array, factor: jax.Array, shift: jax.Array) -> jax.Array:
 
     Its derivative finds x in the output again, which the next layer keeps anyway.
     """
-    return leaky_relu(x * factor[:, None, None, :].astype(x.dtype) + shift.astype(x.dtype))
+    return leaky_relu(x * _of_pixels(factor, x) + shift.astype(x.dtype))
 
 
 def _activate_forward(x: jax.Array, factor: jax.Array, shift: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
@@ -124,7 +129,7 @@ def _activate_backward(kept: tuple[jax.Array, ...], gradient: jax.Array) -> tupl
     scaled = out * _inverse_slope(out) - shift.astype(out.dtype)  # factor x
     of_factor = _sum_of_pixels(gradient * scaled) / factor
     of_shift = jnp.sum(gradient, axis=0, dtype=jnp.float32).astype(shift.dtype)
-    return gradient * factor[:, None, None, :].astype(gradient.dtype), of_factor, of_shift
+    return gradient * _of_pixels(factor, gradient), of_factor, of_shift
 
 
 activate.defvjp(_activate_forward, _activate_backward)

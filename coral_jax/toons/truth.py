@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from coral_jax.compiling import jit
 from coral_jax.domains import Domain
 from coral_jax.losses import cosine
 from coral_jax.models.classifier import Classifier
@@ -92,7 +93,7 @@ def _true_change(before: Face, after: Face) -> tuple[Array, Array]:
     return region, change
 
 
-@jax.jit
+@jit
 def _logits(classifier: Classifier, images: Array) -> dict[str, Array]:
     return classifier(images)
 
@@ -101,7 +102,7 @@ def _answers(classifier: Classifier, images: Array) -> dict[str, np.ndarray]:
     return {question: np.argmax(v, -1) for question, v in _logits(classifier, images).items()}
 
 
-@jax.jit
+@jit
 def _likeness(identity: Identity, a: Array, b: Array) -> Array:
     return cosine(identity.embed(a), identity.embed(b))
 

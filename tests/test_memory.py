@@ -1,0 +1,54 @@
+"""memory.py, by the page faults of a process that takes the same memory twice."""
+
+import subprocess
+import sys
+
+import pytest
+from conftest import REPOSITORY
+
+from coral_jax import memory
+
+pytestmark = pytest.mark.skipif(memory._glibc() is None, reason="not glibc")
+MEGABYTES = 256
+
+PROGRAM = f"""
+import ctypes, resource, sys
+from coral_jax import memory
+library = ctypes.CDLL(None)
+library.malloc.restype, library.malloc.argtypes, library.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    block = library.malloc({MEGABYTES} << 20)
+    ctypes.memset(block, 1, {MEGABYTES} << 20)
+    library.free(block)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+if "keep" in sys.argv:
+    memory.keep_freed()
+first, second = faults(), faults()
+memory.give_back()
+print(first, second, faults())
+"""
+
+
+def faults(*arguments):
+    done = subprocess.run([sys.executable, "-c", PROGRAM, *arguments], cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return [int(count) for count in done.stdout.split()]
+
+
+def test_what_is_freed_is_kept_until_it_is_given_back():
+    first, second, after = faults("keep")
+    assert second < first / 10 and after > first / 2
+
+
+def test_a_process_that_does_not_ask_is_left_alone():
+    first, second, _ = faults()
+    assert second > first / 2
+
+
+def test_other_systems_have_nothing_to_do(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "darwin")
+    memory.keep_freed()
+    memory.give_back()
