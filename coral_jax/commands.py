@@ -1,6 +1,7 @@
 """How commands start and fail: one line on stderr that says what to type instead, exit status 1."""
 
 import difflib
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable
@@ -44,6 +45,9 @@ def keep_compiled_programs() -> None:
     """Keep compiled programs in the user's cache folder, so that the next run starts at once."""
     if jax.config.jax_compilation_cache_dir is None:  # JAX_COMPILATION_CACHE_DIR goes first
         jax.config.update("jax_compilation_cache_dir", str(user_cache() / "compiled"))
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        # jax's own second leaves out dozens of small programs, which together take several.
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

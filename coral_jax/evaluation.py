@@ -26,7 +26,7 @@ from coral_jax.config import make, resolve
 from coral_jax.domains import Domain
 from coral_jax.features import Embedder
 from coral_jax.figures import face_image, layer_tile, overlay, to_pixels
-from coral_jax.latents import w_plus_of_seeds
+from coral_jax.latents import w_plus_of_seeds, w_plus_of_z
 from coral_jax.logs import clock, read_metrics
 from coral_jax.losses import cosine
 from coral_jax.metrics import Estimate
@@ -161,7 +161,7 @@ class Judge:
 
             asked = truth.held_out(prompt, self._count)
         if asked is not None:
-            w_plus = np.asarray(domain.generator.broadcast(domain.generator.mapping(asked.z)))
+            w_plus = np.asarray(w_plus_of_z(domain.generator, asked.z))
         else:
             seeds = list(range(FIRST_SEED, FIRST_SEED + self._count))
             w_plus = w_plus_of_seeds(domain.generator, seeds, domain.settings.get("truncation", 1.0))

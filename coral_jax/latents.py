@@ -36,6 +36,12 @@ def _w_plus(generator: Generator, seed: jax.Array, truncation: float) -> jax.Arr
     return generator.broadcast(generator.truncate(generator.mapping(z), truncation))
 
 
+@jax.jit
+def w_plus_of_z(generator: Generator, z: jax.Array) -> jax.Array:
+    """Codes [N, n_latent, w_dim] of z [N, z_dim], not truncated."""
+    return generator.broadcast(generator.mapping(z))
+
+
 def load_latents(path: str | os.PathLike, generator: Generator) -> np.ndarray:
     """Read w or w_plus from .npy or .safetensors: w_plus [N, n_latent, w_dim].
 

@@ -1,4 +1,4 @@
-"""What all commands share: where compiled programs are kept."""
+"""What all commands share: where compiled programs are kept, and which."""
 
 import jax
 import pytest
@@ -32,3 +32,12 @@ def test_a_folder_that_the_user_gave_goes_first(no_cache_folder, tmp_path):
     jax.config.update("jax_compilation_cache_dir", str(tmp_path / "given"))  # as JAX_COMPILATION_CACHE_DIR sets it
     commands.keep_compiled_programs()
     assert jax.config.jax_compilation_cache_dir == str(tmp_path / "given")
+
+
+def test_small_programs_are_kept_too(no_cache_folder, monkeypatch):
+    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "2")
+    commands.keep_compiled_programs()
+    assert jax.config.jax_persistent_cache_min_compile_time_secs == 0.0  # left to the user
+    monkeypatch.delenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS")
+    commands.keep_compiled_programs()
+    assert 0 < jax.config.jax_persistent_cache_min_compile_time_secs < 1

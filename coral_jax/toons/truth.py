@@ -14,6 +14,7 @@ from jax import Array
 
 from coral_jax.compiling import jit
 from coral_jax.domains import Domain
+from coral_jax.latents import w_plus_of_z
 from coral_jax.losses import cosine
 from coral_jax.models.classifier import Classifier
 from coral_jax.models.identity import Identity
@@ -62,23 +63,29 @@ def held_out(prompt: str, count: int = 200, seed: int = HELD_OUT_SEED) -> HeldOu
     names = parse(prompt)
     if names is None:
         return None
-    z = jax.random.normal(jax.random.key(seed), (count * 8, Z_DIM))
-    before, ideal, usable = _ideal(tuple(names), z)
+    z, faces = _faces(jax.random.key(seed), count * 8)
+    usable, *drawn = jax.device_get((*_ideal(tuple(names), faces), z, faces))
     rows = np.flatnonzero(usable)[:count]
     if len(rows) < count:
         raise ValueError(f"only {len(rows)} of the {count} faces wanted lack all of {names}; ask for fewer attributes")
-    before, ideal = jax.tree.map(lambda values: values[rows], (before, ideal))
+    ideal, z, before = jax.tree.map(lambda values: values[rows], drawn)
     region, change = _true_change(before, ideal)
-    return HeldOut(z[rows], region, names, change)
+    return HeldOut(z, region, names, change)
 
 
 # Compiled as wholes: one by one, these small operations take longer to compile than all of them together.
+@functools.partial(jax.jit, static_argnums=1)
+def _faces(key: Array, count: int) -> tuple[Array, Face]:
+    """z [count, Z_DIM] ~ N(0, I), and their faces."""
+    z = jax.random.normal(key, (count, Z_DIM))
+    return z, faces_from_z(z)
+
+
 @functools.partial(jax.jit, static_argnums=0)
-def _ideal(names: tuple[str, ...], z: Array) -> tuple[Face, Face, Array]:
-    """The faces of z, the same with every attribute set, and which of them lack and could have every attribute."""
-    faces = faces_from_z(z)
+def _ideal(names: tuple[str, ...], faces: Face) -> tuple[Array, Face]:
+    """Which faces lack and could have every attribute, and the faces with every attribute set."""
     usable = jnp.all(jnp.stack([~has(faces, name) & can_have(faces, name) for name in names]), axis=0)
-    return faces, functools.reduce(with_attribute, names, faces), usable
+    return usable, functools.reduce(with_attribute, names, faces)
 
 
 @jax.jit
@@ -99,7 +106,7 @@ def _logits(classifier: Classifier, images: Array) -> dict[str, Array]:
 
 
 def _answers(classifier: Classifier, images: Array) -> dict[str, np.ndarray]:
-    return {question: np.argmax(v, -1) for question, v in _logits(classifier, images).items()}
+    return {question: np.argmax(v, -1) for question, v in jax.device_get(_logits(classifier, images)).items()}
 
 
 @jit
@@ -163,6 +170,5 @@ def measure(
     asked = held_out(prompt, count, seed)
     if asked is None:
         return None
-    generator = domain.generator
-    original, edited, *_ = edit(generator.broadcast(generator.mapping(asked.z)))
+    original, edited, *_ = edit(w_plus_of_z(domain.generator, asked.z))
     return score(domain.classifier(), domain.identity, asked, original, edited)
