@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple
 
-COLOURS = ("#2b6cd4", "#d9480f", "#2b8a3e", "#9c36b5", "#c79a00", "#0b7285", "#c2255c", "#5f3dc4", "#868e96", "#5c940d")
+COLOURS = ("#2b6cd4", "#d9480f", "#2b8a3e", "#9c36b5", "#c79a00", "#0b7285", "#c2255c", "#5f3dc4", "#868e96", "#7a4419")
 _INK, _FAINT, _RULE = "#1c1e24", "#7a7e88", "#e0e2e8"
 _LEFT, _TOP, _BOTTOM = 62, 14, 46  # around the plot
 
