@@ -28,7 +28,7 @@ def run(main: Callable[[], None]) -> None:
         if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.WARNING)  # the libraries below tell their whole life at INFO
         keep_compiled_programs()
-        memory.keep_freed()
+        memory.use_one_arena()
         try:
             main()
         except (ValueError, OSError, NonFiniteError) as error:

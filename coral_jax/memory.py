@@ -8,17 +8,21 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
 _NEVER = -1
 
 
+def use_one_arena() -> None:
+    """Take all memory from one arena, also for threads that are yet to start: `keep_freed` keeps no large blocks of others."""
+    if library := _glibc():
+        library.mallopt(_M_ARENA_MAX, 1)
+
+
 def keep_freed() -> None:
     """Let the process keep what is freed, for the rest of its life or until `give_back`.
 
     XLA's CPU backend takes a step's temporaries, hundreds of megabytes, anew at every step.  glibc maps such blocks one by
-    one and unmaps them, so that the kernel clears every page of every step: a tenth of the time on toons.  One arena: others
-    cannot hold large blocks.
+    one and unmaps them, so that the kernel clears every page of every step: a tenth of the time on toons.
     """
     if library := _glibc():
         library.mallopt(_M_MMAP_MAX, 0)
         library.mallopt(_M_TRIM_THRESHOLD, _NEVER)
-        library.mallopt(_M_ARENA_MAX, 1)
 
 
 def give_back() -> None:

@@ -25,6 +25,7 @@ def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 if "keep" in sys.argv:
+    memory.use_one_arena()
     memory.keep_freed()
 first, second = faults(), faults()
 memory.give_back()
@@ -50,5 +51,6 @@ def test_a_process_that_does_not_ask_is_left_alone():
 
 def test_other_systems_have_nothing_to_do(monkeypatch):
     monkeypatch.setattr(sys, "platform", "darwin")
+    memory.use_one_arena()
     memory.keep_freed()
     memory.give_back()
