@@ -178,6 +178,7 @@ def sabotage(monkeypatch, at, change):
                     state, metrics = program(state, *others)
                     return change(state, metrics) if state.step == at else (state, metrics)
 
+                run.memory_analysis = program.memory_analysis
                 return run
 
             return SimpleNamespace(compile=compiled)
