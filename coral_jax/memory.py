@@ -15,7 +15,7 @@ def use_one_arena() -> None:
 
 
 def keep_freed() -> None:
-    """Let the process keep what is freed, for the rest of its life or until `give_back`.
+    """Let the process keep what is freed from now on, for the rest of its life; `give_back` returns what is free at the time.
 
     XLA's CPU backend takes a step's temporaries, hundreds of megabytes, anew at every step.  glibc maps such blocks one by
     one and unmaps them, so that the kernel clears every page of every step: a tenth of the time on toons.
