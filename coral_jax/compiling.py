@@ -10,8 +10,8 @@ from coral_jax import memory
 # XLA's own convolutions are 1.5 times as fast as those of YNNPACK, which jax 0.10 takes instead (benchmarks/README.md).
 CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": ""}
 
-# Temporaries of a program that its process keeps for the next run.  Kept memory can be taken twice, where something small
-# has come to lie in it: the step at 256 px then held 5.8 GB, not 3.8.
+# Temporaries of a program for a CPU that its process keeps for the next run.  Kept memory can be taken twice, where
+# something small has come to lie in it: the step at 256 px then held 5.8 GB, not 3.8.
 KEPT_BYTES = 512 << 20
 
 
@@ -28,15 +28,17 @@ def options() -> dict[str, str]:
 
 
 def compile_ahead(program: jax.stages.Wrapped, *arguments: object) -> jax.stages.Compiled:
-    """program.lower(*arguments).compile() with `options`, for a program that runs many times: on a CPU, in memory that is kept.
+    """program.lower(*arguments).compile() with `options`, for a program that now runs many times.
+
+    On a CPU it then runs in memory that the process keeps, if it has few temporaries.
 
     What the compiler freed goes back to the system: glibc keeps it otherwise, most of a gigabyte after a large program,
     beside all that the program then allocates.
     """
     compiled = program.lower(*arguments).compile(compiler_options=options())
     memory.give_back()
-    if jax.default_backend() == "cpu" and compiled.memory_analysis().temp_size_in_bytes <= KEPT_BYTES:
-        memory.keep_freed()
+    if jax.default_backend() == "cpu":
+        memory.keep_freed(compiled.memory_analysis().temp_size_in_bytes <= KEPT_BYTES)
     return compiled
 
 

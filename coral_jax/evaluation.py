@@ -202,7 +202,7 @@ class Judge:
             "changed": metrics.share_changed(original, edited),
         }
         if identity is not None:
-            numbers["identity"] = _likeness(identity, original, edited)
+            numbers["identity"] = metrics.likeness(identity, original, edited)
         if masks:
             numbers["outside_mask"] = metrics.distance_outside(clip, original, edited, metrics.union_of(masks, original))
             numbers["areas"] = np.stack([mask.mean(axis=(1, 2)) for mask in masks], axis=1)
@@ -211,7 +211,7 @@ class Judge:
 
             numbers["outside_truth"] = metrics.distance_outside(clip, original, edited, asked.region[rows])
             here = asked._replace(z=asked.z[rows], region=asked.region[rows], change=asked.change[rows])
-            judged = truth.judge(self._classifier, identity, here, original, edited)
+            judged = truth.judge(self._classifier, here, original, edited)
             names = ("change", "outside", "drifted", "others", "missed", "ideal")
             numbers |= {"succeeded": judged.succeeded} | {name: getattr(judged, name) for name in names}
         return {name: np.asarray(value) for name, value in numbers.items()}
@@ -277,11 +277,6 @@ def training_time(rows: list[dict]) -> dict[str, Estimate]:
 @jit
 def _clip_gain(clip: object, text: jax.Array, original: jax.Array, edited: jax.Array) -> jax.Array:
     return cosine(clip.encode_image(edited), text) - cosine(clip.encode_image(original), text)
-
-
-@jit
-def _likeness(identity: object, original: jax.Array, edited: jax.Array) -> jax.Array:
-    return cosine(identity.embed(original), identity.embed(edited))
 
 
 def _samples(shown: dict, shares: list) -> dict[str, np.ndarray]:

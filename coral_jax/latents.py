@@ -33,6 +33,11 @@ def w_plus_of_seeds(generator: Generator, seeds: list[int], truncation: float) -
 def _w_plus(generator: Generator, seed: jax.Array, truncation: float) -> jax.Array:
     # One face at a time: the mapping network is small, and a face is the same whatever others are drawn with it.
     z = jax.random.normal(jax.random.key(seed), (1, generator.z_dim))
+    return truncated_w_plus(generator, z, truncation)
+
+
+def truncated_w_plus(generator: Generator, z: jax.Array, truncation: float) -> jax.Array:
+    """Codes [N, n_latent, w_dim] of z [N, z_dim], moved towards w_avg: `truncation` 1 leaves them, up to rounding."""
     return generator.broadcast(generator.truncate(generator.mapping(z), truncation))
 
 

@@ -4,8 +4,10 @@ import ctypes
 import sys
 
 # Of mallopt(3).
-_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -3, -4, -8
 _NEVER = -1
+# What glibc comes to by itself in a process that has freed blocks of 32 MB; setting anything here ends that adaptation.
+_ADAPTED = {_M_MMAP_MAX: 65536, _M_MMAP_THRESHOLD: 32 << 20, _M_TRIM_THRESHOLD: 64 << 20}
 
 
 def use_one_arena() -> None:
@@ -14,15 +16,15 @@ def use_one_arena() -> None:
         library.mallopt(_M_ARENA_MAX, 1)
 
 
-def keep_freed() -> None:
-    """Let the process keep what is freed from now on, for the rest of its life; `give_back` returns what is free at the time.
+def keep_freed(keep: bool) -> None:
+    """Whether the process keeps what is freed from now on (`give_back` returns what is free at the time), or glibc unmaps it.
 
     XLA's CPU backend takes a step's temporaries, hundreds of megabytes, anew at every step.  glibc maps such blocks one by
     one and unmaps them, so that the kernel clears every page of every step: a tenth of the time on toons.
     """
     if library := _glibc():
-        library.mallopt(_M_MMAP_MAX, 0)
-        library.mallopt(_M_TRIM_THRESHOLD, _NEVER)
+        for parameter, value in ({_M_MMAP_MAX: 0, _M_TRIM_THRESHOLD: _NEVER} if keep else _ADAPTED).items():
+            library.mallopt(parameter, value)
 
 
 def give_back() -> None:

@@ -13,7 +13,9 @@ import numpy as np
 from PIL import Image
 
 from coral_jax.compiling import jit
+from coral_jax.losses import cosine
 from coral_jax.models.clip import CLIP
+from coral_jax.models.identity import Identity
 
 LEVEL = 0.95  # of intervals
 VISIBLE = 0.02  # of images' range of 2: two and a half grey levels
@@ -102,6 +104,12 @@ def _mmd(x: np.ndarray, y: np.ndarray, paired: bool) -> float:
 
 
 # ---- pairs of images -------------------------------------------------------------------------------------------------
+
+
+@jit
+def likeness(identity: Identity, original: jax.Array, edited: jax.Array) -> jax.Array:
+    """Cosine of the identity network's embeddings of images [B, h, w, 3]: [B]."""
+    return cosine(identity.embed(original), identity.embed(edited))
 
 
 @jax.jit

@@ -19,6 +19,7 @@ import numpy as np
 from coral_jax import weights
 from coral_jax.compiling import jit
 from coral_jax.domains import Domain, user_cache
+from coral_jax.latents import truncated_w_plus
 from coral_jax.logs import Progress
 from coral_jax.models.clip import CLIP
 from coral_jax.models.generator import Generator, Layer
@@ -161,8 +162,7 @@ def _through(generator: Generator, scene: Scene, index: int) -> Scene:
 
 @jax.jit
 def _first(generator: Generator, z: jax.Array, truncation: float) -> Scene:
-    w_plus = generator.broadcast(generator.truncate(generator.mapping(z), truncation))
-    return Scene(generator.constant(len(z)), None, w_plus)
+    return Scene(generator.constant(len(z)), None, truncated_w_plus(generator, z, truncation))
 
 
 @jax.jit

@@ -16,6 +16,7 @@ import optax
 from coral_jax import losses
 from coral_jax.blend import Blend, Features, Masks, blend, blend_once, edited_synthesis, original_synthesis
 from coral_jax.compiling import jit
+from coral_jax.latents import truncated_w_plus
 from coral_jax.methods import Method, Trainables, get_method, make_trainables
 from coral_jax.models.clip import CLIP
 from coral_jax.models.generator import Generator
@@ -108,8 +109,7 @@ def w_plus_of(frozen: Frozen, z: jax.Array, settings: Settings) -> jax.Array:
     """Codes [B, n_latent, w_dim] of z [B, z_dim], truncated; those given, where each face is edited on its own."""
     if get_method(settings.method).per_face:
         return frozen.given
-    generator = frozen.generator
-    return generator.broadcast(generator.truncate(generator.mapping(z), settings.truncation))
+    return truncated_w_plus(frozen.generator, z, settings.truncation)
 
 
 def observe(frozen: Frozen, w_plus: jax.Array, segments: bool) -> Scene:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from coral_jax.latents import truncated_w_plus
 from coral_jax.models.generator import Generator
 
 Styles = tuple[jax.Array, ...]  # of every convolution, in order: [B, C_in], or [C_in] for all faces alike
@@ -41,7 +42,7 @@ def statistics(generator: Generator, count: int, seed: int, truncation: float) -
 
 @jax.jit
 def _moments(generator: Generator, z: jax.Array, truncation: float) -> tuple[Styles, Styles]:
-    styles = generator.styles(generator.broadcast(generator.truncate(generator.mapping(z), truncation)))
+    styles = generator.styles(truncated_w_plus(generator, z, truncation))
     return tuple(style.mean(axis=0) for style in styles), tuple(style.var(axis=0) for style in styles)
 
 

@@ -24,9 +24,9 @@ def faults():
     library.free(block)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-if "keep" in sys.argv:
+for word in sys.argv[1:]:
     memory.use_one_arena()
-    memory.keep_freed()
+    memory.keep_freed(word == "keep")
 first, second = faults(), faults()
 memory.give_back()
 print(first, second, faults())
@@ -44,13 +44,14 @@ def test_what_is_freed_is_kept_until_it_is_given_back():
     assert second < first / 10 and after > first / 2
 
 
-def test_a_process_that_does_not_ask_is_left_alone():
-    first, second, _ = faults()
+@pytest.mark.parametrize("arguments", [[], ["unmap"], ["keep", "unmap"]])
+def test_a_process_that_does_not_ask_or_does_no_longer_keeps_nothing(arguments):
+    first, second, _ = faults(*arguments)
     assert second > first / 2
 
 
 def test_other_systems_have_nothing_to_do(monkeypatch):
     monkeypatch.setattr(sys, "platform", "darwin")
     memory.use_one_arena()
-    memory.keep_freed()
+    memory.keep_freed(True)
     memory.give_back()

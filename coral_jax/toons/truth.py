@@ -15,7 +15,7 @@ from jax import Array
 from coral_jax.compiling import jit
 from coral_jax.domains import Domain
 from coral_jax.latents import w_plus_of_z
-from coral_jax.losses import cosine
+from coral_jax.metrics import likeness
 from coral_jax.models.classifier import Classifier
 from coral_jax.models.identity import Identity
 from coral_jax.toons.captions import parse
@@ -48,7 +48,6 @@ class Judged(NamedTuple):
     outside: np.ndarray  # that part of it that falls outside the true region
     drifted: np.ndarray  # how many other attributes changed
     others: np.ndarray  # how many other attributes the face has
-    identity: np.ndarray  # cosine of the embeddings
     missed: np.ndarray  # the absolute difference from the ideal change, summed
     ideal: np.ndarray  # the absolute ideal change, summed
 
@@ -109,12 +108,7 @@ def _answers(classifier: Classifier, images: Array) -> dict[str, np.ndarray]:
     return {question: np.argmax(v, -1) for question, v in jax.device_get(_logits(classifier, images)).items()}
 
 
-@jit
-def _likeness(identity: Identity, a: Array, b: Array) -> Array:
-    return cosine(identity.embed(a), identity.embed(b))
-
-
-def judge(classifier: Classifier, identity: Identity, asked: HeldOut, original: Array, edited: Array) -> Judged:
+def judge(classifier: Classifier, asked: HeldOut, original: Array, edited: Array) -> Judged:
     """What is known of each of the held-out faces, from its images [N, h, w, 3] before and after the edit."""
     before, after = _answers(classifier, original), _answers(classifier, edited)
     hits = {}
@@ -135,7 +129,6 @@ def judge(classifier: Classifier, identity: Identity, asked: HeldOut, original: 
         outside=(change * (1 - np.asarray(asked.region))).sum(axis=pixels),
         drifted=np.sum([counted[group] & (before[group] != after[group]) for group in groups], axis=0),
         others=np.sum([counted[group] for group in groups], axis=0),
-        identity=np.asarray(_likeness(identity, original, edited)),
         missed=np.abs(difference - np.asarray(asked.change)).sum(axis=pixels),
         ideal=np.abs(np.asarray(asked.change)).sum(axis=pixels),
     )
@@ -151,11 +144,11 @@ def score(
     drift: share of the other attributes whose answer the edit changed; distance: the absolute difference from the ideal
     change, relative to that change (0 is the ideal edit, 1 is as far from it as no edit).
     """
-    judged = judge(classifier, identity, asked, original, edited)
+    judged = judge(classifier, asked, original, edited)
     return {
         "success": float(judged.succeeded.mean()),
         "leak": float(judged.outside.sum() / max(judged.change.sum(), 1e-6)),
-        "identity": float(judged.identity.mean()),
+        "identity": float(likeness(identity, original, edited).mean()),
         "drift": float(judged.drifted.sum() / judged.others.sum()),
         "distance": float(judged.missed.sum() / judged.ideal.sum()),
         "success_of": {name: float(hit.mean()) for name, hit in judged.hits.items()},
