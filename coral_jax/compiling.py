@@ -30,15 +30,17 @@ def options() -> dict[str, str]:
 def compile_ahead(program: jax.stages.Wrapped, *arguments: object) -> jax.stages.Compiled:
     """program.lower(*arguments).compile() with `options`, for a program that now runs many times.
 
-    On a CPU it then runs in memory that the process keeps, if it has few temporaries.
+    On a CPU it then runs in memory that lies together and, if it has few temporaries, that the process keeps.
 
     What the compiler freed goes back to the system: glibc keeps it otherwise, most of a gigabyte after a large program,
     beside all that the program then allocates.
     """
+    memory.put_back()
     compiled = program.lower(*arguments).compile(compiler_options=options())
     memory.give_back()
     if jax.default_backend() == "cpu":
         memory.keep_freed(compiled.memory_analysis().temp_size_in_bytes <= KEPT_BYTES)
+        memory.put_aside()
     return compiled
 
 

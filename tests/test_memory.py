@@ -50,8 +50,44 @@ def test_a_process_that_does_not_ask_or_does_no_longer_keeps_nothing(arguments):
     assert second > first / 2
 
 
+PIECES = """
+import ctypes
+from coral_jax import memory
+library = ctypes.CDLL(None)
+library.malloc.restype, library.malloc.argtypes, library.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
+library.sbrk.restype = ctypes.c_void_p
+memory.use_one_arena()
+pieces = [library.malloc(5000) for _ in range(20000)]
+for piece in pieces[::2]:
+    library.free(piece)
+end = library.sbrk(0)
+
+def share():
+    taken = [library.malloc(4000) for _ in range(1000)]
+    among = sum(piece < end for piece in taken)
+    for piece in taken:
+        library.free(piece)
+    return among / len(taken)
+
+print(share())
+memory.put_aside()
+print(share())
+memory.put_back()
+print(share())
+"""
+
+
+def test_what_is_put_aside_is_not_taken_until_it_is_put_back():
+    done = subprocess.run([sys.executable, "-c", PIECES], cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    before, aside, after = map(float, done.stdout.split())
+    assert before > 0.9 and aside < 0.1 and after > 0.9
+
+
 def test_other_systems_have_nothing_to_do(monkeypatch):
     monkeypatch.setattr(sys, "platform", "darwin")
     memory.use_one_arena()
     memory.keep_freed(True)
     memory.give_back()
+    memory.put_aside()
+    memory.put_back()
