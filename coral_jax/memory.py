@@ -45,9 +45,6 @@ def put_aside() -> None:
     library = _glibc()
     if library is None:
         return
-    library.malloc.restype, library.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
-    library.sbrk.restype, library.sbrk.argtypes = ctypes.c_void_p, [ctypes.c_ssize_t]
-    library.free.argtypes = [ctypes.c_void_p]
     end, size = library.sbrk(0), _MOST
     while size >= _LEAST:
         while (piece := library.malloc(size)) and piece + size <= end:
@@ -58,13 +55,16 @@ def put_aside() -> None:
 
 def put_back() -> None:
     """Let what `put_aside` took be used again."""
-    if _aside:
-        library = _glibc()
-        library.free.argtypes = [ctypes.c_void_p]
-        while _aside:
-            library.free(_aside.pop())
+    library = _glibc()
+    while _aside:
+        library.free(_aside.pop())
 
 
 def _glibc() -> ctypes.CDLL | None:
     library = ctypes.CDLL(None) if sys.platform == "linux" else None
-    return library if hasattr(library, "malloc_trim") else None
+    if not hasattr(library, "malloc_trim"):
+        return None
+    library.malloc.restype, library.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+    library.sbrk.restype, library.sbrk.argtypes = ctypes.c_void_p, [ctypes.c_ssize_t]
+    library.free.argtypes = [ctypes.c_void_p]
+    return library
