@@ -35,7 +35,7 @@ def main() -> None:
     segments = get_method(_METHOD.value).region == "segment"
     frozen = load_domain(_DOMAIN.value).frozen("surprised") if _DOMAIN.value else random_domain(int(_SIZE.value), segments)
     frozen = cast_all(frozen, _DTYPE.value)
-    trainables = jax.jit(init_state)(Settings(_METHOD.value), frozen, jax.random.key(0)).trainables
+    trainables = jax.jit(init_state)(Settings(_METHOD.value, _BATCH.value), frozen, jax.random.key(0)).trainables
     generator = frozen.generator
     frozen = frozen._replace(clip=None, identity=None, text=None)  # as `artifact.Edit.draw` leaves them out
     shape = (_BATCH.value, generator.n_latent, generator.w_dim)

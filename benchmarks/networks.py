@@ -4,11 +4,14 @@ import jax
 import numpy as np
 from flax import nnx
 
+from coral_jax.methods import Method
 from coral_jax.models.clip import CLIP, CLIPConfig
 from coral_jax.models.identity import Identity, IdentityConfig
 from coral_jax.models.segmenter import MixtureSegmenter, MixtureSegmenterConfig
 from coral_jax.models.stylegan2 import StyleGAN2, StyleGAN2Config
+from coral_jax.relevance import Given
 from coral_jax.step import Frozen
+from coral_jax.stylespace import style_widths
 
 SIZES = (64, 128, 256, 512, 1024)
 
@@ -45,6 +48,17 @@ def random_domain(size: int, segments: bool) -> Frozen:
     segmenter = random_network(MixtureSegmenter, _mixture(generator)) if segments else None
     faces = random_network(Identity, IdentityConfig())
     return Frozen(generator, random_network(CLIP, clip), faces, segmenter, jax.numpy.asarray(text))
+
+
+def random_given(frozen: Frozen, method: Method, batch: int) -> object:
+    """`Frozen.given` of a method, at random: the codes of `batch` faces, or the relevance of every channel; None for most."""
+    rng, generator = np.random.default_rng(2), frozen.generator
+    if method.per_face:
+        return jax.numpy.asarray(rng.standard_normal((batch, generator.n_latent, generator.w_dim), np.float32))
+    if method.optimiser == "from_text":
+        rows = [jax.numpy.asarray(rng.standard_normal(width, np.float32)) for width in style_widths(generator)]
+        return Given(tuple(rows), tuple(rows))
+    return None
 
 
 def _mixture(generator: StyleGAN2) -> MixtureSegmenterConfig:

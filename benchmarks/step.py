@@ -11,7 +11,6 @@ device of those that share the step.
 """
 
 import json
-import sys
 from pathlib import Path
 
 import jax
@@ -20,7 +19,7 @@ from absl import flags
 
 from benchmarks import measure
 from benchmarks.naive import naive_train_step
-from benchmarks.networks import SIZES, random_domain
+from benchmarks.networks import SIZES, random_domain, random_given
 from coral_jax import commands, partition, weights
 from coral_jax.domains import load_domain
 from coral_jax.methods import METHODS, get_method
@@ -51,7 +50,7 @@ def networks() -> Frozen:
         frozen = random_domain(int(_SIZE.value), method.region == "segment")
     if _LOSS_RESOLUTION.value is not None:
         frozen = frozen._replace(generator=proxy(frozen.generator, method, _LOSS_RESOLUTION.value))
-    return cast_all(frozen, _DTYPE.value)
+    return cast_all(frozen._replace(given=random_given(frozen, method, _BATCH.value)), _DTYPE.value)
 
 
 def measured(form: str) -> dict[str, float]:
@@ -62,10 +61,11 @@ def measured(form: str) -> dict[str, float]:
         program, devices = jax.jit(naive_train_step, donate_argnums=0), 1
     else:
         prompts = _PROMPTS.value if form == "together" else 1
-        mesh = partition.make_mesh(prompts, _BATCH.value)
+        mesh = partition.make_mesh(prompts, 1 if get_method(_METHOD.value).per_face else _BATCH.value)
         program, devices = partition.make_step(mesh), mesh.size
         state = partition.place(partition.stack([jax.device_get(state)] * prompts), mesh, partition.STATE)
-        frozen = frozen._replace(text=jnp.stack([frozen.text] * prompts))
+        text, given = jax.tree.map(lambda leaf: jnp.stack([leaf] * prompts), (frozen.text, frozen.given))
+        frozen = frozen._replace(text=text, given=given)
         frozen, key = partition.place(frozen, mesh, partition.FROZEN), partition.place_key(key, mesh)
     found = measure.measure(
         program, (state, frozen, key, settings), lambda result, old: (result[0], *old[1:]), _REPEATS.value, _PROFILE.value
@@ -101,14 +101,18 @@ def main() -> None:
     if _FORM.value:
         print(json.dumps(measured(_FORM.value) | {"device": jax.devices()[0].device_kind}))
         return
-    # Handed on as given, but for what this process does with the results.
-    given = [argument for argument in sys.argv[1:] if not argument.lstrip("-").startswith(("json", "compare", "profile"))]
+    described = ("domain", "size", "batch", "method", "dtype", "loss_resolution")
+    values = {name: flags.FLAGS[name].value for name in (*described, "prompts", "repeats")}
+    given = [f"--{name}={value}" for name, value in values.items() if value is not None]
+    if _COMPARE.value and METHODS[_METHOD.value].drawing != "blend":
+        ours = ", ".join(name for name, method in METHODS.items() if method.drawing == "blend")
+        raise ValueError(f"--compare=naive has no literal form of {_METHOD.value}; give --method, one of {ours}")
 
     def measure_form(form: str) -> dict:
         trace = [f"--profile={Path(_PROFILE.value) / form}"] if _PROFILE.value else []
         return measure.in_own_process("benchmarks.step", [*given, *trace, f"--form={form}"])
 
-    result = {name: flags.FLAGS[name].value for name in ("domain", "size", "batch", "method", "dtype", "loss_resolution")}
+    result = {name: values[name] for name in described}
     result |= {"size": None if _DOMAIN.value else int(_SIZE.value)} | measure_form("step")
     if _COMPARE.value:
         naive = measure_form("naive")

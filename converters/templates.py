@@ -11,6 +11,8 @@ from typing import NamedTuple
 _FACES = {
     "tau": 0.85,
     "truncation": 0.7,  # psi at which StyleCLIP draws faces
+    # Masks that learn at the editor's rate close before there is an edit; with this one they stayed open on toons.
+    "region_learning_rate": 0.012,
     "lambda_l2": 8.7e-5,
     "lambda_id": 0.1,
     "lambda_area": 8e-5,

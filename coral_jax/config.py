@@ -1,6 +1,7 @@
 """The configuration of a run: every field with its default, and how a run's settings follow from it."""
 
 import dataclasses
+import os
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -82,10 +83,12 @@ def make(prompt: str, arg: str | None = "", **fields: object) -> ml_collections.
 def prompts_of(text: str) -> dict[str, str]:
     """Several prompts, "happy;blue eyes" or the name of a file with one a line: each by its folder's name.
 
-    ValueError for none, and for two that would share a folder.
+    ValueError for none, for a file that is not there, and for two that would share a folder.
     """
-    path = Path(text)
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else text.split(";")
+    is_file = os.path.isfile(text)  # False, too, for what is too long to be a name
+    if not is_file and text.endswith(".txt"):
+        raise ValueError(f"there is no file {text}; write the prompts into it, one a line, or give them as \"happy;blue eyes\"")
+    lines = Path(text).read_text(encoding="utf-8").splitlines() if is_file else text.split(";")
     prompts = [line.strip() for line in lines if line.strip()]
     if not prompts:
         raise ValueError('no prompts; give several as --config.prompts="happy;blue eyes", or a file with one a line')

@@ -33,10 +33,10 @@ from coral_jax.metrics import Estimate
 from coral_jax.outputs import area_weighted_layer, shares_of
 from coral_jax.references import pictures
 from coral_jax.step import init_state
-from coral_jax.training import train
-from coral_jax.workdir import finished
+from coral_jax.training import record_of, train
+from coral_jax.workdir import differences, finished
 
-FORMAT = 1  # of evaluation.json: another number, and cells are measured again
+FORMAT = 2  # of evaluation.json: another number, and cells are measured again
 FIRST_SEED = 1_000_000  # of the faces to measure on where no truth chooses them
 SHOWN, SHOWN_SIZE, MASK_SIZE = 5, 128, 64  # faces on comparison sheets; pixels of their tiles, and of masks in the report
 QUALITY = 0.95  # the share of the final CLIP gain that is "desirable quality"
@@ -63,7 +63,7 @@ class Subjects(NamedTuple):
 def plan(methods: list[str], prompts: list[str], domain: Domain, weights_dir: str | None, out: Path) -> list[Cell]:
     """The cells of methods x prompts.  A method is a name, or one with fields of its config: "NAME:FIELD=VALUE;FIELD=VALUE".
 
-    ValueError, before anything is trained, for what the domain cannot run.
+    ValueError, before anything is trained, for what the domain cannot run, and for runs of other settings in their folders.
     """
     cells = []
     for method, prompt in itertools.product(dict.fromkeys(methods), dict.fromkeys(prompts)):
@@ -81,6 +81,13 @@ def plan(methods: list[str], prompts: list[str], domain: Domain, weights_dir: st
     folders = [cell.folder for cell in cells]
     if len(set(folders)) < len(folders):
         raise ValueError("two of the prompts or methods differ only in signs that file names cannot hold; leave one out")
+    others = {cell.folder: found for cell in cells if (found := differences(cell.folder, record_of(cell.config, domain)))}
+    if others:
+        folder, found = next(iter(others.items()))
+        raise ValueError(
+            f"{', '.join(map(str, others))} hold(s) runs of other configurations, {folder} for one: {found}; "
+            "delete them, or give another folder with --out=DIR"
+        )
     return cells
 
 
@@ -115,7 +122,7 @@ class Judge:
             "domain_fingerprint": self._domain.fingerprint,
             "num_images": self._count,
             "features": self._embedder.fingerprint,
-            "reference": self._source,
+            "reference": self._source and f"{self._source}, {self._pictures.count} pictures",
         }
 
     def measure(self, cell: Cell, edit: Edit) -> dict:
@@ -245,31 +252,31 @@ def _estimates(faces: dict[str, np.ndarray]) -> dict[str, Estimate]:
 
 
 def smoothed(rows: list[dict]) -> tuple[np.ndarray, np.ndarray]:
-    """Seconds of training and CLIP loss at each row of a metrics.jsonl; the loss as a running mean over a twentieth of them.
+    """Seconds of training and D_CLIP of I* at each row of a metrics.jsonl; D_CLIP as a running mean over a twentieth of them.
 
-    Both are empty where the loss is not logged.
+    Of I*, not the CLIP loss, which for some methods is of another image, too.  Both are empty where it was not logged.
     """
-    if not rows or "loss/clip" not in rows[0]:
+    if not rows or not all("clip_distance" in row for row in rows):
         return np.zeros(0), np.zeros(0)
     steps = np.array([row["step"] for row in rows], float)
     seconds = np.cumsum(np.diff(steps, prepend=0.0) * np.array([row["seconds_per_step"] for row in rows]))
-    loss = np.array([row["loss/clip"] for row in rows])
+    distance = np.array([row["clip_distance"] for row in rows])
     half = len(rows) // 40
-    return seconds, np.array([loss[max(0, i - half) : i + half + 1].mean() for i in range(len(rows))])
+    return seconds, np.array([distance[max(0, i - half) : i + half + 1].mean() for i in range(len(rows))])
 
 
 def training_time(rows: list[dict]) -> dict[str, Estimate]:
     """Seconds of training, and to "desirable quality" (Table 1), from a run's metrics.jsonl; compiling is not in them.
 
-    Quality is reached where the smoothed CLIP loss has first fallen by 95 % of what it falls from the first row to the
-    mean of the last tenth.  Left out where it does not fall, or is not logged.
+    Quality is reached where the smoothed D_CLIP of I* has first fallen by 95 % of what it falls from the first row to the
+    mean of the last tenth.  Left out where it does not fall, or was not logged.
     """
     seconds, smooth = smoothed(rows)
     if not len(seconds):
         return {}
-    loss = np.array([row["loss/clip"] for row in rows])
-    gain = loss[0] - loss[-max(1, len(rows) // 10) :].mean()
-    reached = np.flatnonzero(loss[0] - smooth >= QUALITY * gain)
+    distance = np.array([row["clip_distance"] for row in rows])
+    gain = distance[0] - distance[-max(1, len(rows) // 10) :].mean()
+    reached = np.flatnonzero(distance[0] - smooth >= QUALITY * gain)
     found = {"seconds": Estimate(float(seconds[-1]))}
     return found | {"seconds_to_quality": Estimate(float(seconds[reached[0]]))} if gain > 0 and len(reached) else found
 

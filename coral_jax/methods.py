@@ -24,6 +24,7 @@ How the baselines differ from what their authors run:
   are those of `wordings`.  One step computes the edit, a second one logs what it does.  tau is their beta: channels of lower
   relevance are left alone, and 0 picks it by their rule.
 - stylemc: one batch a step, as its authors count; their rate and identity weight for a loss that is a mean (`stylemc`).
+  They draw 1024-px faces at 256 px only, which is `loss_resolution=256` here, and clip images before CLIP reads them.
 - feat_7, feat_13: FEAT* as the paper describes it (no code of FEAT is published), with CORAL's mapper, mask head and
   losses (section 4.2: "equivalent settings"); 7 and 13 count the paper's layers and are scaled to other generators.
 """
@@ -96,6 +97,12 @@ class Method:
         if self.drawing == "once":
             return (single_layer_of(generator, self.layer),)
         return tuple(range(1, edit_layers_of(generator) + 1))
+
+    def edited_layers(self, generator: Generator) -> tuple[int, ...]:
+        """Numbers of the layers that are edited: those with a mask; StyleMC's; else all."""
+        if self.editor == "direction":
+            return tuple(number for number, edited in enumerate(edited_convolutions(generator), start=1) if edited)
+        return self.masked_layers(generator) or tuple(range(1, len(generator.layers) + 1))
 
     def edited_codes(self, generator: Generator) -> int:
         """How many codes, from the first, delta moves: all where the whole image is edited."""

@@ -56,17 +56,29 @@ def frechet_distance(x: np.ndarray, y: np.ndarray) -> float:
     """
     if min(len(x), len(y)) < 2:
         raise ValueError(f"a Frechet distance of {len(x)} and {len(y)} images; give at least 2 of each")
-    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
-    a, b = _root(x), _root(y)
-    between = np.sum((x.mean(axis=0) - y.mean(axis=0)) ** 2)
-    overlap = np.linalg.svd(a @ b.T, compute_uv=False).sum()
-    return float(max(between + np.sum(a**2) + np.sum(b**2) - 2 * overlap, 0.0))
+    return _distance(_normal(x), _normal(y))
 
 
-def _root(x: np.ndarray) -> np.ndarray:
-    """A [min(N, D), D] with A'A the covariance of x [N, D]."""
-    centred = (x - x.mean(axis=0)) / np.sqrt(len(x) - 1)
-    return np.linalg.qr(centred, mode="r") if len(x) > x.shape[1] else centred
+class _Normal(NamedTuple):
+    """A normal distribution: its mean [D], and A [min(N, D), D] with A'A its covariance."""
+
+    mean: np.ndarray
+    root: np.ndarray
+
+
+def _normal(x: np.ndarray) -> _Normal:
+    """The distribution of features x [N, D]."""
+    x = np.asarray(x, np.float64)
+    mean = x.mean(axis=0)
+    centred = (x - mean) / np.sqrt(len(x) - 1)
+    return _Normal(mean, np.linalg.qr(centred, mode="r") if len(x) > x.shape[1] else centred)
+
+
+def _distance(x: _Normal, y: _Normal) -> float:
+    """The Frechet distance of two normal distributions."""
+    between = np.sum((x.mean - y.mean) ** 2)
+    overlap = np.linalg.svd(x.root @ y.root.T, compute_uv=False).sum()
+    return float(max(between + np.sum(x.root**2) + np.sum(y.root**2) - 2 * overlap, 0.0))
 
 
 def kernel_distance(x: np.ndarray, y: np.ndarray, *, paired: bool = False) -> float:
@@ -170,8 +182,8 @@ def ratio(numerator: np.ndarray, denominator: np.ndarray | None = None) -> Estim
 
 def frechet_estimate(x: np.ndarray, y: np.ndarray, *, paired: bool) -> Estimate:
     """`frechet_distance` of edited x and others y, with its interval; without `paired`, y is given and not resampled."""
-    value = frechet_distance(x, y)
-    estimate = _around(value, len(x), lambda rows: frechet_distance(x[rows], y[rows] if paired else y))
+    value, fixed = frechet_distance(x, y), None if paired else _normal(y)  # once: a reference may be large
+    estimate = _around(value, len(x), lambda rows: _distance(_normal(x[rows]), _normal(y[rows]) if paired else fixed))
     return estimate._replace(low=max(estimate.low, 0.0))
 
 

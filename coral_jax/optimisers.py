@@ -33,7 +33,7 @@ class Optimiser(NamedTuple):
 def _adam_step(
     trainables: Trainables, state: optax.OptState, gradients: Trainables, rates: Rates, given: object
 ) -> tuple[Trainables, optax.OptState]:
-    """One Adam, two step sizes: a mapper with its equalised learning rate wants hundreds of times a mask's."""
+    """One Adam, two step sizes: a mapper with its equalised learning rate wants several times a mask's."""
     updates, state = optax.scale_by_adam().update(gradients, state)
 
     def stepped(part: str, rate: jax.Array | float) -> object:

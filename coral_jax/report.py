@@ -122,7 +122,7 @@ def _trade_off(rows: list[dict], methods: list[str]) -> str:
 
 
 def _loss_curves(out: Path, rows: list[dict], methods: list[str]) -> str:
-    """The CLIP loss over seconds of training, a chart a prompt; the dot is where quality is reached."""
+    """CLIP's distance of edited image and prompt over seconds of training, a chart a prompt; dots: quality is reached."""
     parts = []
     for prompt, own in _by_prompt(rows).items():
         curves = []
@@ -134,7 +134,7 @@ def _loss_curves(out: Path, rows: list[dict], methods: list[str]) -> str:
             if len(loss):
                 curves.append(charts.Line(method, list(seconds), list(loss), mark))
         if curves:
-            parts.append(charts.lines(curves, methods, ("seconds of training", "CLIP loss"), prompt))
+            parts.append(charts.lines(curves, methods, ("seconds of training", "1 - CLIP similarity"), prompt))
     note = "Running means; a dot is where 95 % of the final gain is reached. Compiling is not counted."
     return f"<h2>Loss curves</h2>{charts.legend(methods)}<div class='row'>{''.join(parts)}</div><p class='faint'>{note}</p>"
 

@@ -148,12 +148,20 @@ def draw(method: Method, generator: Generator, scene: Scene, delta: jax.Array | 
 def edit_loss(
     trainables: Trainables, frozen: Frozen, scene: Scene, settings: Settings
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Total loss (equation 6 or 7) of one batch, and its metrics: every term, mask area and norm of delta per layer."""
+    """Total loss (equation 6 or 7) of one batch, and its metrics: every term, mask area and norm of delta per layer.
+
+    clip_distance is D_CLIP of I*.
+    """
     method = trainables.method
     delta = delta_of(trainables, frozen, scene.w_plus)
     masks = _masks(trainables, scene)
     drawn = draw(method, frozen.generator, scene, delta, masks, full=method.full)
-    terms = {"clip": _clip_term(frozen, drawn)}
+    edited, full = _clip_features(frozen, drawn)
+    terms = {
+        "clip": losses.clip_loss_of_one(edited, frozen.text)
+        if full is None
+        else losses.clip_loss(edited, full, frozen.text)
+    }
     if method.l2 is not None:
         terms["l2"] = losses.l2_loss(delta) if method.l2 == "sum" else losses.l2_loss_mean(delta)
     if masks:
@@ -169,6 +177,7 @@ def edit_loss(
     terms = {name: terms[name] for name in method.terms if name in terms}
     total = sum(settings.weights[name] * value for name, value in terms.items())
     metrics = {f"loss/{name}": value for name, value in terms.items()} | {"loss/total": total}
+    metrics["clip_distance"] = jnp.mean(losses.clip_distance(edited, frozen.text))  # of I*, which all methods draw
     if masks:
         metrics["area"] = jnp.stack([jnp.mean(mask) for mask in masks])
     metrics["delta_norm"] = _norms(jax.lax.stop_gradient(delta))
@@ -186,13 +195,14 @@ def _masks(trainables: Trainables, scene: Scene, tau: jax.Array | float = 0.0) -
     return () if trainables.selector is None else trainables.selector(scene.features, scene.segments, tau)
 
 
-def _clip_term(frozen: Frozen, drawn: Blend) -> jax.Array:
+def _clip_features(frozen: Frozen, drawn: Blend) -> tuple[jax.Array, jax.Array | None]:
+    """CLIP's features [B, E] of I* and, where it was drawn, of the image with masks of one."""
     if drawn.full is None:
-        return losses.clip_loss_of_one(frozen.clip.encode_image(drawn.image), frozen.text)
+        return frozen.clip.encode_image(drawn.image), None
     # One batch through CLIP; a sample's two images lie next to each other, and so on one device of a sharded batch.
     pairs = jnp.stack([drawn.image, drawn.full], axis=1)
     embedded = frozen.clip.encode_image(pairs.reshape(-1, *pairs.shape[2:])).reshape(*pairs.shape[:2], -1)
-    return losses.clip_loss(embedded[:, 0], embedded[:, 1], frozen.text)
+    return embedded[:, 0], embedded[:, 1]
 
 
 def train_step(

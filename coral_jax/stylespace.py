@@ -62,15 +62,16 @@ class StyleDirection(nnx.Module):
     def __init__(self, channels: tuple[int, ...], rngs: nnx.Rngs, *, edited: tuple[bool, ...] | None = None):
         """`channels` of all convolutions, and which of them are `edited` (all, if not given)."""
         del rngs  # nothing random
-        self.channels = channels
-        self.edited = edited or (True,) * len(channels)
-        self.rows = nnx.List([_zeros(width) for width, chosen in zip(channels, self.edited, strict=True) if chosen])
+        edited = edited or (True,) * len(channels)
+        self.edited = tuple(index for index, chosen in enumerate(edited) if chosen)
+        self.rows = nnx.List([_zeros(channels[index]) for index in self.edited])
 
     def __call__(self, styles: Styles, tau: jax.Array | float = 0.0) -> Styles:
-        """Delta [C_in] of every convolution, zero where it is not edited; neither the styles nor tau change it."""
-        rows = iter(self.rows)
-        chosen = zip(self.channels, self.edited, strict=True)
-        return tuple(next(rows)[...] if edited else jnp.zeros((width,)) for width, edited in chosen)
+        """Delta [C_in] of every convolution that has styles, zero where it is not edited; tau does not change it."""
+        delta = [jnp.zeros(style.shape[-1]) for style in styles]
+        for index, row in zip(self.edited, self.rows, strict=True):
+            delta[index] = row[...]
+        return tuple(delta)
 
 
 class ChannelSelection(nnx.Module):

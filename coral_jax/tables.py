@@ -21,7 +21,7 @@ class Column(NamedTuple):
 _SETS = {
     "fid": ("FID", "Clean-FID: Frechet distance of Inception features"),
     "clip_fd": ("CLIP-FD", "Frechet distance of CLIP features (no FID: no Inception weights were there)"),
-    "kid": ("KID", "KID: kernel distance of Inception features"),
+    "kid": ("KID", "KID: kernel distance of Inception features, of edited and unedited ones without a face's own pair"),
     "clip_kd": ("CLIP-KD", "kernel distance of CLIP features (no KID: no Inception weights were there)"),
 }
 
@@ -41,7 +41,7 @@ COLUMNS = {
         for name, (title, meaning) in _SETS.items()
     },
     "mean_layer": Column("mean layer", ".1f", "none", "layer number weighted by the area of its mask"),
-    "seconds_to_quality": Column("s to quality", ".0f", "down", "seconds of training to 95 % of the final gain of CLIP loss"),
+    "seconds_to_quality": Column("s to quality", ".0f", "down", "seconds of training to 95 % of the gain of CLIP similarity"),
     "seconds": Column("s", ".0f", "down", "seconds of training, without compiling"),
 }
 

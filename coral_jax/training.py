@@ -20,7 +20,7 @@ from coral_jax.checkpoints import Checkpoints, bad_weights, newest_of_all
 from coral_jax.commands import NonFiniteError
 from coral_jax.compiling import compile_ahead
 from coral_jax.config import RunSettings, resolve
-from coral_jax.domains import load_domain
+from coral_jax.domains import Domain, load_domain
 from coral_jax.given import given
 from coral_jax.latents import parse_seeds
 from coral_jax.logs import MetricsLog, Progress
@@ -67,8 +67,7 @@ def train_all(config: ml_collections.ConfigDict, runs: list[Run]) -> list[dict]:
     frozen = cast_all(frozen, config.dtype)
     init_key, key = jax.random.split(jax.random.key(config.seed))
     fresh = jax.device_get(_init_state(chosen.step, frozen, init_key))  # each prompt starts alike, as it would alone
-    record = _record(config, chosen) | {"segmenter": segmenter, "domain_fingerprint": domain.fingerprint}
-    left = partition.from_first(lambda: _claim(runs, record), np.zeros(len(runs), np.int32))
+    left = partition.from_first(lambda: _claim(runs, config, domain), np.zeros(len(runs), np.int32))
     open_runs = [run for run, unfinished in zip(runs, left, strict=True) if unfinished]
     if open_runs:
         of_prompts = [
@@ -95,9 +94,9 @@ def proxy(generator: Generator, method: Method, resolution: int) -> Generator:
 
     ValueError where that image lacks a layer that the method edits: it would not be learned.
     """
-    edited = method.masked_layers(generator)
-    last = generator.layers[max(edited, default=len(generator.layers)) - 1].resolution
-    if resolution >= last and method.masked_layers(lower := generator.lower(resolution)) == edited:
+    edited = method.edited_layers(generator)
+    last = generator.layers[max(edited) - 1].resolution
+    if resolution >= last and method.edited_layers(lower := generator.lower(resolution)) == edited:
         return lower
     least = generator.layers[-1].resolution if method.drawing == "once" else last  # it counts its layer in the whole
     raise ValueError(
@@ -106,10 +105,10 @@ def proxy(generator: Generator, method: Method, resolution: int) -> Generator:
     )
 
 
-def _claim(runs: list[Run], record: dict) -> np.ndarray:
+def _claim(runs: list[Run], config: ml_collections.ConfigDict, domain: Domain) -> np.ndarray:
     """Claims every run's folder: whether it is yet to be trained, for each."""
     for run in runs:
-        claim(run.folder, record | {"prompt": run.prompt})
+        claim(run.folder, record_of(config, domain) | {"prompt": run.prompt})
     done = [finished(run.folder) is not None for run in runs]
     for run, is_done in zip(runs, done, strict=True):
         if is_done:
@@ -199,8 +198,8 @@ def _loop(
             states = partition.unstack(partition.fetch(state), len(runs))
             for run, own in zip(runs, states, strict=True):
                 if bad := bad_weights(own):
-                    raise NonFiniteError(f"{_of(run.prompt if several else None)}{bad[0]} is not finite after step {done}; "
-                                         f"{_remedy(kept)}")  # fmt: skip
+                    prompt = run.prompt if several else None
+                    raise NonFiniteError(f"{_of(prompt)}{bad[0]} is not finite after step {done}; {_remedy(kept, prompt)}")
             for own, writer in zip(states, checkpoints, strict=False):  # there are none in other processes
                 writer.save(done, own)
             kept, ready, clock = done, None, time.monotonic()
@@ -214,23 +213,28 @@ def check_finite(metrics: list[dict], first: int, kept: int, prompt: str | None 
         for name in terms:
             if name.startswith("loss/") and not math.isfinite(values[name]):
                 term = name.removeprefix("loss/")
-                raise NonFiniteError(f"{_of(prompt)}the loss term {term} is {values[name]} at step {step}; {_remedy(kept)}")
+                reason = f"the loss term {term} is {values[name]} at step {step}"
+                raise NonFiniteError(f"{_of(prompt)}{reason}; {_remedy(kept, prompt)}")
 
 
 def _of(prompt: str | None) -> str:
     return f"prompt {prompt!r}: " if prompt else ""
 
 
-def _remedy(kept: int) -> str:
+def _remedy(kept: int, prompt: str | None) -> str:
     last = f"the checkpoint of step {kept} is the last good one; " if kept else ""
-    return last + "try a lower --config.learning_rate in another --workdir"
+    without = "leave this prompt out, and the others go on, or " if prompt else ""
+    return f"{last}{without}try a lower --config.learning_rate in another --workdir"
 
 
 def _init_state(settings: object, frozen: Frozen, key: jax.Array) -> TrainState:
     return jax.jit(init_state)(settings, frozen, key)
 
 
-def _record(config: ml_collections.ConfigDict, chosen: RunSettings) -> dict:
-    """All that decides a run's results, as it was decided; where the weights lie and what is trained along do not."""
+def record_of(config: ml_collections.ConfigDict, domain: Domain) -> dict:
+    """All that decides the results of config's run, as it was decided; where weights lie and what is trained along do not."""
+    chosen = resolve(config, domain.settings)
     record = {name: value for name, value in config.to_dict().items() if name not in ("weights_dir", "prompts")}
-    return record | dataclasses.asdict(chosen.step) | {"steps": chosen.steps, "tau": chosen.tau}
+    record |= dataclasses.asdict(chosen.step) | {"steps": chosen.steps, "tau": chosen.tau}
+    segmenter = config.segmenter or domain.default_segmenter
+    return record | {"segmenter": segmenter, "domain_fingerprint": domain.fingerprint}

@@ -13,12 +13,9 @@ def claim(workdir: Path, record: dict) -> None:
     """
     path = workdir / "config.json"
     if path.exists():
-        there = _read(path)
-        fields = sorted(name for name in there.keys() | record.keys() if there.get(name) != record.get(name))
-        if fields:
-            differences = ", ".join(f"{name} ({there.get(name)!r} there, {record.get(name)!r} here)" for name in fields)
+        if found := differences(workdir, record):
             raise ValueError(
-                f"{workdir} holds a run of another configuration: {differences}; "
+                f"{workdir} holds a run of another configuration: {found}; "
                 "give another folder with --workdir=DIR, or delete this one"
             )
         return
@@ -28,6 +25,14 @@ def claim(workdir: Path, record: dict) -> None:
     if workdir.exists() and any(not entry.name.startswith(".") for entry in workdir.iterdir()):
         raise ValueError(f"{workdir} holds files that no run made; give an empty or new folder with --workdir=DIR")
     write_json(path, record)
+
+
+def differences(workdir: Path, record: dict) -> str:
+    """In which fields the run that `workdir` belongs to differs from `record`; "" if in none, and where there is no run."""
+    path = workdir / "config.json"
+    there = _read(path) if path.exists() else record
+    fields = sorted(name for name in there.keys() | record.keys() if there.get(name) != record.get(name))
+    return ", ".join(f"{name} ({there.get(name)!r} there, {record.get(name)!r} here)" for name in fields)
 
 
 def finished(workdir: Path) -> dict | None:

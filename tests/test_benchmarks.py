@@ -11,6 +11,8 @@ from conftest import REPOSITORY
 from tiny import frozen, quick_compilation  # noqa: F401
 
 from benchmarks.naive import naive_train_step
+from benchmarks.networks import random_given
+from coral_jax.methods import METHODS
 from coral_jax.step import Settings, init_state, train_step
 
 MEASURED = {"seconds_per_step", "seconds_compile", "peak_bytes", "program_bytes", "flops", "rate_share"}
@@ -39,6 +41,23 @@ def test_the_step_benchmark_writes_what_it_says(weights_dir, tmp_path, monkeypat
         assert row.keys() >= MEASURED and all(row[name] > 0 for name in MEASURED)
     assert result["together"]["prompts"] == 2 and result["naive"]["ratio"] > 0
     assert "| naive |" in done.stdout and list((tmp_path / "trace" / "step").rglob("*.xplane.pb"))
+
+
+@pytest.mark.parametrize("method", ["styleclip_optimization", "styleclip_global"])
+def test_methods_get_what_they_are_given(method):
+    """Codes of faces, or the relevance of channels: the step of such a method can be measured, too."""
+    domain = frozen()
+    settings, given = Settings(method, batch_size=2), random_given(domain, METHODS[method], 2)
+    domain = domain._replace(given=given)
+    state = init_state(settings, domain, jax.random.key(0))
+    _, metrics = jax.jit(train_step)(state, domain, jax.random.key(3), settings)
+    assert np.isfinite(metrics["loss/total"])
+
+
+def test_a_method_without_a_literal_form_is_refused():
+    command = [sys.executable, "-m", "benchmarks.step", "--method=stylemc", "--compare=naive"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1 and "no literal form of stylemc; give --method, one of segment_global" in done.stderr
 
 
 def test_the_edit_benchmark_writes_what_it_says(weights_dir, tmp_path, monkeypatch):

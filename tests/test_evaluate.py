@@ -1,6 +1,7 @@
 """Comparing methods: cells, what is measured and when again, tables, sheets, the report."""
 
 import csv
+import dataclasses
 import json
 import subprocess
 import sys
@@ -161,6 +162,14 @@ def test_mistakes_are_found_before_anything_is_trained(domain, tmp_path, methods
         plan(methods, prompts, domain, None, tmp_path)
 
 
+def test_runs_of_other_settings_are_found_before_anything_is_trained(evaluated, domain, weights_dir):
+    plan(METHODS, PROMPTS, domain, str(weights_dir), evaluated.out)
+    domain = dataclasses.replace(domain, settings=domain.settings | {"lambda_id": 0.7})
+    message = r"other configurations, .*lambda_id \(.* there, 0.7 here\); delete them, or give another folder with --out=DIR"
+    with pytest.raises(ValueError, match=message):
+        plan(METHODS, PROMPTS, domain, str(weights_dir), evaluated.out)
+
+
 def test_mistakes_in_what_to_measure_are_explained(weights_dir, tmp_path):
     for more, message in (({"num_images": 1}, "num_images is 1; give at least 2"),
                           ({"reference": "lost"}, "there is no folder lost")):  # fmt: skip
@@ -172,11 +181,11 @@ def test_mistakes_in_what_to_measure_are_explained(weights_dir, tmp_path):
 
 def test_time_to_quality_is_when_most_of_the_gain_is_reached():
     losses = [1.0, 0.8, 0.65, 0.52, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5]
-    rows = [{"step": 10 * i, "loss/clip": loss, "seconds_per_step": 0.2} for i, loss in enumerate(losses, start=1)]
+    rows = [{"step": 10 * i, "clip_distance": loss, "seconds_per_step": 0.2} for i, loss in enumerate(losses, start=1)]
     found = training_time(rows)
     assert found["seconds"].value == pytest.approx(20)
     assert found["seconds_to_quality"].value == pytest.approx(8)  # 0.52 is 96 % of the way
-    assert "seconds_to_quality" not in training_time([row | {"loss/clip": i} for i, row in enumerate(rows)])
+    assert "seconds_to_quality" not in training_time([row | {"clip_distance": i} for i, row in enumerate(rows)])
     assert training_time([]) == {}
 
 

@@ -97,7 +97,11 @@ def test_runs_start_from_the_newest_step_that_all_have(domain, tmp_path):
 
 @pytest.mark.parametrize(
     "text, message",
-    [(" ; ", "no prompts; give several as"), ("Blue eyes;blue  eyes", "would share the folder blue_eyes")],
+    [
+        (" ; ", "no prompts; give several as"),
+        ("Blue eyes;blue  eyes", "would share the folder blue_eyes"),
+        ("lost.txt", "there is no file lost.txt; write the prompts into it"),
+    ],
 )
 def test_prompts_that_cannot_be_told_apart_are_refused(text, message):
     with pytest.raises(ValueError, match=message):
@@ -109,6 +113,7 @@ def test_prompts_come_from_the_command_line_or_a_file(tmp_path):
     assert prompts_of("happy; blue eyes;") == expected
     (tmp_path / "prompts.txt").write_text("happy\n\nblue eyes\n")
     assert prompts_of(str(tmp_path / "prompts.txt")) == expected
+    assert len(prompts_of(";".join(f"prompt number {i}" for i in range(40)))) == 40  # longer than a file's name can be
     assert make("happy").prompts is None
 
 

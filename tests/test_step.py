@@ -98,7 +98,7 @@ def test_metrics_hold_every_term_and_layer(run, domain):
     chosen, _, (_, _, last) = run
     method = get_method(chosen.method)
     layers = method.masked_layers(domain.generator)
-    names = {f"loss/{term}" for term in method.terms} | {"loss/total", "delta_norm"}
+    names = {f"loss/{term}" for term in method.terms} | {"loss/total", "clip_distance", "delta_norm"}
     assert set(last) == (names | {"area"} if layers else names)
     total = sum(chosen.weights[term] * float(last[f"loss/{term}"]) for term in method.terms)
     np.testing.assert_allclose(last["loss/total"], total, rtol=1e-5)
@@ -179,10 +179,12 @@ def test_loss_terms_are_those_of_the_images(domain):
     @jax.jit
     def terms(domain, original, edited, full):
         clip = losses.clip_loss(domain.clip.encode_image(edited), domain.clip.encode_image(full), domain.text)
-        return clip, losses.identity_loss(domain.identity.embed(edited), domain.identity.embed(original))
+        distance = losses.clip_loss_of_one(domain.clip.encode_image(edited), domain.text)
+        return clip, distance, losses.identity_loss(domain.identity.embed(edited), domain.identity.embed(original))
 
-    clip, identity = terms(domain, original, edited, full)
+    clip, distance, identity = terms(domain, original, edited, full)
     np.testing.assert_allclose(metrics["loss/clip"], clip, rtol=1e-4)
+    np.testing.assert_allclose(metrics["clip_distance"], distance, rtol=1e-4)
     np.testing.assert_allclose(metrics["loss/identity"], identity, rtol=1e-3, atol=1e-6)
     np.testing.assert_allclose(metrics["area"], [mask.mean() for mask in masks], rtol=1e-5)
 

@@ -44,11 +44,12 @@ def test_a_direction_is_zero_at_first_and_has_rows_for_what_it_edits():
     direction = StyleDirection((3, 2, 4), RNGS, edited=(False, True, False))
     assert [row.shape for row in direction.rows] == [(2,)]
     direction.rows[0].set_value(jnp.array([1.0, -1.0]))
-    delta = direction(())
+    delta = direction([jnp.zeros((5, width)) for width in (3, 2, 4)])
     assert [row.shape for row in delta] == [(3,), (2,), (4,)]
     np.testing.assert_array_equal(jnp.concatenate(delta), [0, 0, 0, 1, -1, 0, 0, 0, 0])
     fresh = StyleDirection((3, 2), RNGS)
-    np.testing.assert_array_equal(jnp.concatenate(fresh(())), np.zeros(5))
+    np.testing.assert_array_equal(jnp.concatenate(fresh([jnp.zeros((1, 3)), jnp.zeros((1, 2))])), np.zeros(5))
+    assert [row.shape for row in direction([jnp.zeros(width) for width in (3, 2, 4, 6)])] == [(3,), (2,), (4,), (6,)]
 
 
 def test_a_selection_keeps_channels_of_enough_relevance():
