@@ -48,7 +48,7 @@ def settings(method, **changes):
     if method == "stylemc":
         changes = {"learning_rate": 1.0, "steps": 4} | changes
     rate = {"learning_rate": 0.5 if method.endswith("mapper") else 0.02, "region_learning_rate": 0.02}
-    if method == "styleclip_mapper":  # Ranger's epsilon holds it back (README)
+    if method == "styleclip_mapper":  # Ranger's epsilon holds it back
         rate["learning_rate"] = 150.0
     return Settings(**{"method": method, "batch_size": 2, "steps": 10, **rate, **changes})
 
