@@ -50,7 +50,7 @@ def networks() -> Frozen:
         frozen = random_domain(int(_SIZE.value), method.region == "segment")
     if _LOSS_RESOLUTION.value is not None:
         frozen = frozen._replace(generator=proxy(frozen.generator, method, _LOSS_RESOLUTION.value))
-    return cast_all(frozen._replace(given=random_given(frozen, method, _BATCH.value)), _DTYPE.value)
+    return cast_all(frozen, _DTYPE.value)._replace(given=random_given(frozen, method, _BATCH.value))
 
 
 def measured(form: str) -> dict[str, float]:
