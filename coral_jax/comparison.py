@@ -4,8 +4,9 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+from coral_jax.cells import plan
 from coral_jax.domains import load_domain
-from coral_jax.evaluation import Judge, evaluate, plan
+from coral_jax.evaluation import Judge, evaluate
 from coral_jax.features import embedder
 from coral_jax.methods import ABLATIONS, METHODS
 from coral_jax.outputs import versions

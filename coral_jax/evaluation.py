@@ -1,13 +1,10 @@
-"""Measuring edits: which cells (a method on a prompt) there are, and what is measured of each.
+"""Measuring edits: what is measured of each cell (a method on a prompt).
 
 Faces are resampled for the intervals; the training is the one that there is.
 """
 
-import dataclasses
 import functools
-import itertools
 import json
-import re
 import sys
 import time
 from collections.abc import Callable
@@ -15,14 +12,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
-import ml_collections
 import numpy as np
 
 from coral_jax import metrics, weights
 from coral_jax.artifact import BATCH, Edit, load_edit, write_json
+from coral_jax.cells import Cell
 from coral_jax.commands import NonFiniteError
 from coral_jax.compiling import jit
-from coral_jax.config import make, resolve
 from coral_jax.domains import Domain
 from coral_jax.features import Embedder
 from coral_jax.figures import face_image, layer_tile, overlay, to_pixels
@@ -32,24 +28,13 @@ from coral_jax.losses import cosine
 from coral_jax.metrics import Estimate
 from coral_jax.outputs import area_weighted_layer, shares_of
 from coral_jax.references import pictures
-from coral_jax.step import init_state
-from coral_jax.training import record_of, train
-from coral_jax.workdir import differences, finished
+from coral_jax.training import train
+from coral_jax.workdir import finished
 
 FORMAT = 2  # of evaluation.json: another number, and cells are measured again
 FIRST_SEED = 1_000_000  # of the faces to measure on where no truth chooses them
 SHOWN, SHOWN_SIZE, MASK_SIZE = 5, 128, 64  # faces on comparison sheets; pixels of their tiles, and of masks in the report
 QUALITY = 0.95  # the share of the final CLIP gain that is "desirable quality"
-
-
-class Cell(NamedTuple):
-    """A method on a prompt: its config, what that resolves to, and the folder of its run."""
-
-    method: str
-    prompt: str
-    config: ml_collections.ConfigDict
-    settings: dict
-    folder: Path
 
 
 class Subjects(NamedTuple):
@@ -58,47 +43,6 @@ class Subjects(NamedTuple):
     w_plus: np.ndarray
     text: jax.Array
     asked: object | None  # toons.truth.HeldOut
-
-
-def plan(methods: list[str], prompts: list[str], domain: Domain, weights_dir: str | None, out: Path) -> list[Cell]:
-    """The cells of methods x prompts.  A method is a name, or one with fields of its config: "NAME:FIELD=VALUE;FIELD=VALUE".
-
-    ValueError, before anything is trained, for what the domain cannot run, and for runs of other settings in their folders.
-    """
-    cells = []
-    for method, prompt in itertools.product(dict.fromkeys(methods), dict.fromkeys(prompts)):
-        name, _, fields = method.partition(":")
-        config = make(prompt, ",".join([f"method={name}", f"domain={domain.name}", *fields.split(";")]))
-        config.weights_dir = weights_dir
-        chosen = resolve(config, domain.settings)
-        # Fifty rows of the log or more, so that the time to quality is known to a fiftieth of the run.
-        config.log_every = max(1, min(config.log_every, chosen.steps // 50))
-        frozen = domain.frozen(prompt, config.segmenter)
-        jax.eval_shape(init_state, chosen.step, frozen, jax.random.key(0))
-        settings = dataclasses.asdict(chosen.step) | {"steps": chosen.steps, "tau": chosen.tau, "seed": config.seed}
-        settings |= {"segmenter": config.segmenter, "dtype": config.dtype}
-        cells.append(Cell(method, prompt, config, settings, cell_folder(out, method, prompt)))
-    folders = [cell.folder for cell in cells]
-    if len(set(folders)) < len(folders):
-        raise ValueError("two of the prompts or methods differ only in signs that file names cannot hold; leave one out")
-    others = {cell.folder: found for cell in cells if (found := differences(cell.folder, record_of(cell.config, domain)))}
-    if others:
-        folder, found = next(iter(others.items()))
-        raise ValueError(
-            f"{', '.join(map(str, others))} hold(s) runs of other configurations, {folder} for one: {found}; "
-            "delete them, or give another folder with --out=DIR"
-        )
-    return cells
-
-
-def cell_folder(out: Path, method: str, prompt: str) -> Path:
-    """Folder of the run and the measurements of a cell."""
-    return out / file_name(method) / file_name(prompt)
-
-
-def file_name(text: str) -> str:
-    """A method or prompt as the name of a file or folder."""
-    return re.sub(r"[^\w.=-]+", "_", text)
 
 
 class Judge:

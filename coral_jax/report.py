@@ -10,7 +10,8 @@ from PIL import Image
 
 from coral_jax import charts, weights
 from coral_jax.artifact import write_bytes
-from coral_jax.evaluation import cell_folder, file_name, smoothed
+from coral_jax.cells import cell_folder, file_name
+from coral_jax.evaluation import smoothed
 from coral_jax.figures import comparison_sheet, png
 from coral_jax.logs import read_metrics
 from coral_jax.tables import Column, cell_text, columns_of, means_of

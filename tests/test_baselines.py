@@ -91,7 +91,8 @@ def test_images_and_a_sheet_are_written(run, tmp_path):
 
 
 def test_an_evaluation_has_no_masks_where_the_method_has_none(run, weights_dir, tmp_path):
-    from coral_jax.evaluation import Judge, plan
+    from coral_jax.cells import plan
+    from coral_jax.evaluation import Judge
     from coral_jax.features import embedder
 
     domain = run.edit.domain

@@ -14,9 +14,10 @@ from conftest import REPOSITORY, quick_compile
 from PIL import Image
 
 from coral_jax import charts, evaluation
+from coral_jax.cells import plan
 from coral_jax.commands import NonFiniteError
 from coral_jax.comparison import SUITES, compare
-from coral_jax.evaluation import Judge, plan, training_time
+from coral_jax.evaluation import Judge, training_time
 from coral_jax.features import embedder
 from coral_jax.report import write_report
 from coral_jax.tables import columns_of, means_of, write_tables

@@ -1,0 +1,67 @@
+"""The cells of an evaluation: a method on a prompt each, checked before anything is trained."""
+
+import dataclasses
+import itertools
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import ml_collections
+
+from coral_jax.config import make, resolve
+from coral_jax.domains import Domain
+from coral_jax.step import init_state
+from coral_jax.training import record_of
+from coral_jax.workdir import differences
+
+
+class Cell(NamedTuple):
+    """A method on a prompt: its config, what that resolves to, and the folder of its run."""
+
+    method: str
+    prompt: str
+    config: ml_collections.ConfigDict
+    settings: dict
+    folder: Path
+
+
+def plan(methods: list[str], prompts: list[str], domain: Domain, weights_dir: str | None, out: Path) -> list[Cell]:
+    """The cells of methods x prompts.  A method is a name, or one with fields of its config: "NAME:FIELD=VALUE;FIELD=VALUE".
+
+    ValueError, before anything is trained, for what the domain cannot run, and for runs of other settings in their folders.
+    """
+    cells = []
+    for method, prompt in itertools.product(dict.fromkeys(methods), dict.fromkeys(prompts)):
+        name, _, fields = method.partition(":")
+        config = make(prompt, ",".join([f"method={name}", f"domain={domain.name}", *fields.split(";")]))
+        config.weights_dir = weights_dir
+        chosen = resolve(config, domain.settings)
+        # Fifty rows of the log or more, so that the time to quality is known to a fiftieth of the run.
+        config.log_every = max(1, min(config.log_every, chosen.steps // 50))
+        frozen = domain.frozen(prompt, config.segmenter)
+        jax.eval_shape(init_state, chosen.step, frozen, jax.random.key(0))
+        settings = dataclasses.asdict(chosen.step) | {"steps": chosen.steps, "tau": chosen.tau, "seed": config.seed}
+        settings |= {"segmenter": config.segmenter, "dtype": config.dtype}
+        cells.append(Cell(method, prompt, config, settings, cell_folder(out, method, prompt)))
+    folders = [cell.folder for cell in cells]
+    if len(set(folders)) < len(folders):
+        raise ValueError("two of the prompts or methods differ only in signs that file names cannot hold; leave one out")
+    others = {cell.folder: found for cell in cells if (found := differences(cell.folder, record_of(cell.config, domain)))}
+    if others:
+        folder, found = next(iter(others.items()))
+        raise ValueError(
+            f"{', '.join(map(str, others))} hold(s) runs of other configurations, {folder} for one: {found}; "
+            "delete them, or give another folder with --out=DIR"
+        )
+    return cells
+
+
+def cell_folder(out: Path, method: str, prompt: str) -> Path:
+    """Folder of the run and the measurements of a cell."""
+    return out / file_name(method) / file_name(prompt)
+
+
+def file_name(text: str) -> str:
+    """A method or prompt as the name of a file or folder."""
+    return re.sub(r"[^\w.=-]+", "_", text)
