@@ -47,8 +47,7 @@ def apply_to_faces(edit: Edit, w_plus: np.ndarray, names: list[str], alphas: lis
             shown.append(drawn)
         if len(names) > BATCH:
             progress.show(min(start + BATCH, len(names)), {})
-    # Shares follow from the mean areas alone: no masks are kept for them.
-    shares = shares_of(edit, w_plus, [np.full((1, 1, 1), area / len(names)) for area in np.sum(areas, axis=0)])
+    shares = shares_of(edit, w_plus, np.sum(areas, axis=0) / len(names))
     original, edited, masks = jax.tree.map(lambda *parts: np.concatenate(parts), *shown)
     subtitle = f"{edit.settings.method} on {edit.domain.name}" + (f", tau {tau:g}" if masks else "")
     drawn = dict(zip(alphas, edited, strict=True))

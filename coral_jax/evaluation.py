@@ -80,8 +80,7 @@ class Judge:
             faces.pop("outside_mask", None)
         found = _estimates(faces) | self._distances(self._unedited[cell.prompt], edited)
         found |= training_time(read_metrics(cell.folder / "metrics.jsonl"))
-        # Shares follow from the mean areas alone: no masks are kept for them.
-        shares = shares_of(edit, subjects.w_plus, [np.full((1, 1, 1), area) for area in areas])
+        shares = shares_of(edit, subjects.w_plus, areas)
         if (layer := area_weighted_layer(shares)) is not None:
             found["mean_layer"] = Estimate(layer)
         weights.save_tensors(cell.folder / "samples.safetensors", _samples(shown, shares), {})

@@ -27,23 +27,23 @@ class LayerShare(NamedTuple):
 
 def layer_shares(
     resolutions: Sequence[int],
-    masks: Sequence[np.ndarray],
+    areas: Sequence[float],
     delta_norms: Sequence[float],
     numbers: Sequence[int] | None = None,
 ) -> list[LayerShare]:
-    """Shares of the masked layers, from their masks [N, h, w]; `matters` marks those that carry the edit.
+    """Shares of the masked layers, from the mean areas of their masks, 0 to 1; `matters` marks those that carry the edit.
 
     `numbers` are the layers', 1, 2, ... if not given.  A layer matters if its mask covers half a percent of the image or
     more, and area times norm of delta is at least a tenth of the largest: a wide mask over no change, and a large change
     under no mask, do nothing.
     """
-    areas = [float(mask.mean()) for mask in masks]
+    areas = [float(area) for area in areas]
     weights = [area * float(norm) for area, norm in zip(areas, delta_norms, strict=True)]
     largest = max(weights)
     return [
         LayerShare(number, resolution, area, float(norm), bool(area >= 0.005 and weight >= 0.1 * largest > 0))
         for number, resolution, area, norm, weight in zip(
-            numbers or range(1, len(masks) + 1), resolutions, areas, delta_norms, weights, strict=True
+            numbers or range(1, len(areas) + 1), resolutions, areas, delta_norms, weights, strict=True
         )
     ]
 

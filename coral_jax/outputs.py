@@ -5,6 +5,7 @@ import platform
 import statistics
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -25,7 +26,7 @@ def write_outputs(workdir: Path, edit: Edit, seeds: list[int], timing: dict, beg
     save_edit(workdir / "edit", edit)
     w_plus = w_plus_of_seeds(edit.domain.generator, seeds, edit.settings.truncation)
     original, edited, masks = edit.apply(w_plus)
-    shares = shares_of(edit, w_plus, masks)
+    shares = shares_of(edit, w_plus, [mask.mean() for mask in masks])
     if masks and not any(share.area for share in shares):
         print(f"warning: no mask reaches tau {edit.tau}, so the edit changes nothing; train longer, with a lower "
               "--config.lambda_area, or lower --config.tau", file=sys.stderr)  # fmt: skip
@@ -45,12 +46,12 @@ def write_outputs(workdir: Path, edit: Edit, seeds: list[int], timing: dict, beg
     return summary
 
 
-def shares_of(edit: Edit, w_plus: jax.Array, masks: list) -> list[LayerShare]:
-    """What each masked layer does to the faces w_plus [N, n_latent, w_dim] whose masks [N, h, w] are given."""
-    if not masks:
+def shares_of(edit: Edit, w_plus: jax.Array, areas: Sequence[float]) -> list[LayerShare]:
+    """What each masked layer does to the faces w_plus [N, n_latent, w_dim] whose masks have these mean areas."""
+    if not len(areas):
         return []
     resolutions = [edit.domain.generator.layers[number - 1].resolution for number in edit.masked_layers]
-    return layer_shares(resolutions, masks, edit.delta_norms(w_plus), edit.masked_layers)
+    return layer_shares(resolutions, areas, edit.delta_norms(w_plus), edit.masked_layers)
 
 
 def area_weighted_layer(shares: list[LayerShare]) -> float | None:

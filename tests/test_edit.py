@@ -179,7 +179,7 @@ def test_faces_are_written_a_batch_at_a_time(edit, w_plus, tmp_path, monkeypatch
     assert drawn == [BATCH, 2] and len(list(tmp_path.glob("*_original.png"))) == 10
     _, _, shown, original, edited, masks, shares = sheets[0]
     assert shown == names[:BATCH] and len(original) == len(edited[1.0]) == len(masks[0]) == BATCH
-    expected = shares_of(edit, w_plus, edit.apply(w_plus)[2])
+    expected = shares_of(edit, w_plus, [mask.mean() for mask in edit.apply(w_plus)[2]])
     np.testing.assert_allclose([share.area for share in shares], [share.area for share in expected], rtol=1e-5)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from coral_jax import figures
 from coral_jax.figures import (
     LABEL,
     MARGIN,
@@ -13,7 +14,6 @@ from coral_jax.figures import (
     alpha_sheet,
     face_image,
     layer_colour,
-    layer_shares,
     overlay,
     png,
     to_pixels,
@@ -26,6 +26,11 @@ RESOLUTIONS = [4, 8, 8]
 
 def faces(count, colour, size=16):
     return np.broadcast_to(np.asarray(colour, np.float32), (count, size, size, 3))
+
+
+def layer_shares(resolutions, masks, *more):
+    """The shares of layers with these masks."""
+    return figures.layer_shares(resolutions, [mask.mean() for mask in masks], *more)
 
 
 def masks(count, values=(0.0, 1.0, 0.5)):
