@@ -6,7 +6,6 @@ Random weights of published sizes, or --domain.  The program is compiled once fo
 and tau runs in it.  Memory and rates are as in `benchmarks.step`.
 """
 
-import json
 
 import jax
 import numpy as np
@@ -14,10 +13,11 @@ from absl import flags
 
 from benchmarks import measure
 from benchmarks.networks import SIZES, random_domain
-from coral_jax import commands, weights
+from coral_jax import commands
 from coral_jax.domains import load_domain
 from coral_jax.methods import METHODS, get_method
 from coral_jax.models.precision import COMPUTE_DTYPES, cast_all
+from coral_jax.runtime.files import write_json
 from coral_jax.step import Settings, init_state, jit_apply_edit
 
 _SIZE = flags.DEFINE_enum("size", "256", [str(size) for size in SIZES], "resolution of the random FFHQ-sized generator")
@@ -51,7 +51,7 @@ def main() -> None:
         "rate_share": found["flops"] / seconds / rate,
     }  # fmt: skip
     if _JSON.value:
-        weights.write_bytes(_JSON.value, (json.dumps(result, indent=2) + "\n").encode())
+        write_json(_JSON.value, result)
     print(f"{result['seconds_per_image']:.4g} s an image, {result['images_per_second']:.4g} images/s, "
           f"compiled in {result['seconds_compile']:.1f} s, peak {result['peak_bytes'] / 1e9:.2f} GB, "
           f"{result['rate_share']:.2f} of the convolution's rate")  # fmt: skip

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax.experimental.compilation_cache import compilation_cache
 
-from coral_jax.compiling import compile_ahead
 from coral_jax.models import ops
+from coral_jax.runtime.compiling import compile_ahead
 
 GROUP_SECONDS = 0.5  # runs shorter than this are timed in groups of about so long: dispatch overlaps, as in training
 

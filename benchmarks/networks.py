@@ -4,14 +4,14 @@ import jax
 import numpy as np
 from flax import nnx
 
+from coral_jax.baselines.stylespace import style_widths
+from coral_jax.global_directions.relevance import Given
 from coral_jax.methods import Method
 from coral_jax.models.clip import CLIP, CLIPConfig
 from coral_jax.models.identity import Identity, IdentityConfig
 from coral_jax.models.segmenter import MixtureSegmenter, MixtureSegmenterConfig
 from coral_jax.models.stylegan2 import StyleGAN2, StyleGAN2Config
-from coral_jax.relevance import Given
 from coral_jax.step import Frozen
-from coral_jax.stylespace import style_widths
 
 SIZES = (64, 128, 256, 512, 1024)
 

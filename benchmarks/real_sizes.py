@@ -19,12 +19,12 @@ from absl import flags
 
 from benchmarks.networks import ffhq_config, random_network
 from converters import clip, engine, export, identity
-from coral_jax import commands, weights
-from coral_jax.artifact import write_json
+from coral_jax import commands
 from coral_jax.domains import EMBEDDED
 from coral_jax.models.clip import CLIP, CLIPConfig
 from coral_jax.models.identity import Identity, IdentityConfig
 from coral_jax.models.stylegan2 import StyleGAN2
+from coral_jax.runtime.files import write_bytes, write_json
 from coral_jax.tokenizer import Tokenizer
 
 _OUT = flags.DEFINE_string("out", "runs/real_sizes", "folder of all that is made")
@@ -42,7 +42,7 @@ def make_checkpoints(folder: Path, size: int) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     generator = random_network(StyleGAN2, ffhq_config(size))
-    weights.write_bytes(folder / "generator.pt", export.rosinality_bytes(generator))
+    write_bytes(folder / "generator.pt", export.rosinality_bytes(generator))
     config = CLIPConfig(vocab_size=Tokenizer(_TOKENIZER, 77).vocab_size)
     save("ViT-B-32.pt", engine.extract(random_network(CLIP, config), clip.table(config)), np.float16)
     faces = IdentityConfig()
@@ -87,7 +87,7 @@ def main() -> None:
     write_json(out / "table.json", {"size": _SIZE.value, "rows": rows})
     lines = [f"| at {_SIZE.value} px | seconds | peak memory |", "|---|---|---|"]
     lines += [f"| {name} | {row['seconds']:.0f} | {row['peak_gb']:.1f} GB |" for name, row in rows.items()]
-    weights.write_bytes(out / "table.md", ("\n".join(lines) + "\n").encode())
+    write_bytes(out / "table.md", ("\n".join(lines) + "\n").encode())
     print("\n".join(lines))
     for folder in (given, ours, out / "weights"):
         shutil.rmtree(folder)

@@ -20,12 +20,14 @@ from absl import flags
 from benchmarks import measure
 from benchmarks.naive import naive_train_step
 from benchmarks.networks import SIZES, random_domain, random_given
-from coral_jax import commands, partition, weights
+from coral_jax import commands
 from coral_jax.domains import load_domain
 from coral_jax.methods import METHODS, get_method
 from coral_jax.models.precision import COMPUTE_DTYPES, cast_all
+from coral_jax.runtime.files import write_json
 from coral_jax.step import Frozen, Settings, init_state
-from coral_jax.training import proxy
+from coral_jax.training import partition
+from coral_jax.training.loop import proxy
 
 _SIZE = flags.DEFINE_enum("size", "256", [str(size) for size in SIZES], "resolution of the random FFHQ-sized generator")
 _LOSS_RESOLUTION = flags.DEFINE_integer("loss_resolution", None, "the losses see the image at this resolution")
@@ -122,7 +124,7 @@ def main() -> None:
         alone = _PROMPTS.value * result["seconds_per_step"]
         result["together"] = together | {"prompts": _PROMPTS.value, "ratio": together["seconds_per_step"] / alone}
     if _JSON.value:
-        weights.write_bytes(_JSON.value, (json.dumps(result, indent=2) + "\n").encode())
+        write_json(_JSON.value, result)
     print(rows(result))
 
 

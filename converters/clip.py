@@ -19,6 +19,7 @@ from converters import command, engine, reading
 from converters.vocabulary import VOCABULARY, find_vocabulary, read_json, tokenizer_json
 from coral_jax import weights
 from coral_jax.models.clip import ACTIVATIONS, CLIP, PIXEL_MEAN, PIXEL_STD, CLIPConfig
+from coral_jax.runtime.files import write_bytes
 
 # Sizes and buffers that some checkpoints list among their weights.
 IGNORED = ("input_resolution", "context_length", "vocab_size", "attn_mask", r".*position_ids")
@@ -52,7 +53,7 @@ def convert(checkpoint: Path, out: Path, tokenizer: str | None = None, activatio
     clip = load(source, config, str(checkpoint))
     del source
     weights.save(out, clip, metadata=command.origin(find_weights(checkpoint)[0]))
-    weights.write_bytes(tokenizer_out, text)
+    write_bytes(tokenizer_out, text)
     return (
         f"{out}: CLIP, ViT of {config.image_size} px in patches of {config.patch_size}, width {config.vision_width} x "
         f"{config.vision_layers} layers, text width {config.text_width} x {config.text_layers}, {config.embed_dim} features, "

@@ -7,7 +7,6 @@ The folder appears in the weights folder (--weights_dir, else CORAL_JAX_WEIGHTS,
 """
 
 import functools
-import json
 import re
 import shutil
 import tempfile
@@ -30,6 +29,8 @@ from coral_jax.logs import Progress
 from coral_jax.models import load_clip, load_generator, load_identity
 from coral_jax.models.generator import Generator
 from coral_jax.models.segmenter import MixtureSegmenter, MixtureSegmenterConfig, fit_mixture, pixel_features
+from coral_jax.runtime.errors import nearest
+from coral_jax.runtime.files import write_json
 from coral_jax.tokenizer import Tokenizer
 
 # The mixture sees the last convolution at each of these resolutions (at smaller ones, nothing is where it is drawn).
@@ -57,7 +58,7 @@ def make_domain(
     folder = _new_folder(name, weights_dir)
     if template not in TEMPLATES:
         raise ValueError(
-            f"unknown template {template!r}{commands.nearest(template, TEMPLATES)} (known: {', '.join(TEMPLATES)})"
+            f"unknown template {template!r}{nearest(template, TEMPLATES)} (known: {', '.join(TEMPLATES)})"
         )
     chosen = TEMPLATES[template]
     clip = clip / "clip.safetensors" if clip.is_dir() else clip
@@ -115,7 +116,7 @@ def _describe(
         **conventions,
         "sources": {file: said | {"sha256": weights.fingerprint(folder / file)} for file, said in sources.items()},
     }
-    weights.write_bytes(folder / "domain.json", (json.dumps(description, indent=2) + "\n").encode())
+    write_json(folder / "domain.json", description)
 
 
 def _original(path: Path) -> dict[str, str]:

@@ -17,6 +17,7 @@ from converters.engine import extract
 from converters.stylegan2 import FILTER, nvidia_table, rosinality_table
 from coral_jax import weights
 from coral_jax.models.stylegan2 import StyleGAN2, StyleGAN2Config
+from coral_jax.runtime.files import write_bytes
 
 FORMATS = ("rosinality", "nvidia")
 
@@ -37,7 +38,7 @@ def convert(checkpoint: Path, out: Path, format: str | None) -> str:
         metadata = command.origin(checkpoint) | {"architecture": "stylegan2-ada-pytorch G_ema"}
         weights.save_tensors(out, nvidia_arrays(generator), metadata)
     else:
-        weights.write_bytes(out, rosinality_bytes(generator))
+        write_bytes(out, rosinality_bytes(generator))
     return f"{out}: {constructor(generator.config, format)}"
 
 

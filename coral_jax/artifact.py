@@ -16,8 +16,9 @@ from flax import nnx
 from coral_jax import weights
 from coral_jax.domains import Domain, load_domain
 from coral_jax.methods import Trainables, get_method, make_trainables
+from coral_jax.metrics import LayerShare, layer_shares
+from coral_jax.runtime.files import write_json
 from coral_jax.step import Frozen, Settings, find_deltas, jit_apply_edit
-from coral_jax.weights import write_bytes
 
 FORMAT = 1
 BATCH = 8  # faces drawn at once: a fixed size, so that a face does not depend on how many are asked for
@@ -91,7 +92,14 @@ class Edit:
         original, edited, masks = jax.tree.map(lambda *x: np.concatenate(x)[: len(w_plus)], *parts)
         return original, edited, list(masks)
 
-    def delta_norms(self, w_plus: jax.Array) -> np.ndarray:
+    def shares(self, w_plus: jax.Array, areas: Sequence[float]) -> list[LayerShare]:
+        """What each masked layer does to the faces w_plus [N, n_latent, w_dim] whose masks have these mean areas."""
+        if not len(areas):
+            return []
+        resolutions = [self.domain.generator.layers[number - 1].resolution for number in self.masked_layers]
+        return layer_shares(resolutions, areas, self._delta_norms(w_plus), self.masked_layers)
+
+    def _delta_norms(self, w_plus: jax.Array) -> np.ndarray:
         """Norm of delta in each masked layer, mean over the faces w_plus [N, n_latent, w_dim]."""
         return np.asarray(_delta_norms(self.trainables, w_plus))[[layer - 1 for layer in self.masked_layers]]
 
@@ -164,8 +172,3 @@ def edit_folder(folder: str | os.PathLike) -> Path:
         if (candidate / "edit.json").is_file():
             return candidate
     raise ValueError(f"no edit in {folder}; give the folder of a finished training run, such as runs/surprised")
-
-
-def write_json(path: str | os.PathLike, content: dict) -> None:
-    """Write a JSON file, atomically."""
-    write_bytes(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())

@@ -4,19 +4,16 @@ import difflib
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
 from absl import app, flags, logging
 
-from coral_jax import memory
 from coral_jax.config import base
-from coral_jax.domains import user_cache
-
-
-class NonFiniteError(ArithmeticError):
-    """A loss or a weight stopped being a number."""
+from coral_jax.runtime import memory
+from coral_jax.runtime.errors import NonFiniteError, nearest
+from coral_jax.runtime.files import user_cache
 
 
 def run(main: Callable[[], None]) -> None:
@@ -48,12 +45,6 @@ def keep_compiled_programs() -> None:
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
         # jax's own second leaves out dozens of small programs, which together take several.
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """The known word most like `word`, as text for an error: '; did you mean "x"?', or nothing."""
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def config_name(path_and_arg: str) -> str:

@@ -26,6 +26,7 @@ from coral_jax.models.clip import CLIP
 from coral_jax.models.generator import Generator
 from coral_jax.models.identity import Identity
 from coral_jax.models.segmenter import MixtureSegmenter, PixelClassifier
+from coral_jax.runtime.files import user_cache
 from coral_jax.step import Frozen
 from coral_jax.tokenizer import Tokenizer
 
@@ -84,12 +85,6 @@ def weights_folder(weights_dir: str | os.PathLike | None = None) -> Path:
     if weights_dir or os.environ.get(WEIGHTS_VARIABLE):
         return Path(weights_dir or os.environ[WEIGHTS_VARIABLE]).expanduser()
     return user_cache() / "weights"
-
-
-def user_cache() -> Path:
-    """This program's folder in the user's cache folder (XDG_CACHE_HOME, else ~/.cache)."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "coral_jax"
 
 
 def known_domains(weights_dir: str | os.PathLike | None = None) -> dict[str, Path]:

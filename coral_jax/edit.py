@@ -6,7 +6,7 @@ from absl import flags
 
 from coral_jax import commands
 from coral_jax.artifact import edit_folder, load_edit
-from coral_jax.editing import apply_to_faces, check_alphas
+from coral_jax.gallery import apply_to_faces, check_alphas
 from coral_jax.latents import load_latents, parse_seeds, w_plus_of_seeds
 
 _EDIT = flags.DEFINE_string("edit", None, "Folder of a finished run, or its edit/ folder.")

@@ -6,10 +6,10 @@ from pathlib import Path
 from absl import flags
 
 from coral_jax import commands
-from coral_jax.comparison import SUITES, Suite, compare
+from coral_jax.evaluation.report import write_report
+from coral_jax.evaluation.suites import SUITES, Suite, compare
+from coral_jax.evaluation.tables import markdown
 from coral_jax.methods import METHODS
-from coral_jax.report import write_report
-from coral_jax.tables import markdown
 
 _METHODS = flags.DEFINE_list("methods", None, 'Methods, with fields or without: "attention_mapper:lambda_area=0;tau=0.5".')
 _PROMPTS = flags.DEFINE_list("prompts", None, 'Prompts, such as happy,"blue eyes".')

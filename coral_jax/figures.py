@@ -4,48 +4,16 @@ import io
 import re
 import textwrap
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from coral_jax.metrics import LayerShare
 
 TILE, GAP, MARGIN, LABEL = 176, 6, 32, 108  # pixels
 INK, FAINT, RULE, PAPER = (28, 30, 36), (140, 144, 154), (224, 226, 232), (255, 255, 255)
 # Layers, coarse to fine: cold to warm.
 SCALE = ((92, 60, 214), (38, 116, 232), (0, 168, 168), (70, 178, 60), (242, 164, 0), (232, 66, 42))
-
-
-class LayerShare(NamedTuple):
-    """What one layer does: its number and resolution, mean share of the image its mask covers, norm of its delta."""
-
-    layer: int
-    resolution: int
-    area: float
-    delta_norm: float
-    matters: bool
-
-
-def layer_shares(
-    resolutions: Sequence[int],
-    areas: Sequence[float],
-    delta_norms: Sequence[float],
-    numbers: Sequence[int] | None = None,
-) -> list[LayerShare]:
-    """Shares of the masked layers, from the mean areas of their masks, 0 to 1; `matters` marks those that carry the edit.
-
-    `numbers` are the layers', 1, 2, ... if not given.  A layer matters if its mask covers half a percent of the image or
-    more, and area times norm of delta is at least a tenth of the largest: a wide mask over no change, and a large change
-    under no mask, do nothing.
-    """
-    areas = [float(area) for area in areas]
-    weights = [area * float(norm) for area, norm in zip(areas, delta_norms, strict=True)]
-    largest = max(weights)
-    return [
-        LayerShare(number, resolution, area, float(norm), bool(area >= 0.005 and weight >= 0.1 * largest > 0))
-        for number, resolution, area, norm, weight in zip(
-            numbers or range(1, len(areas) + 1), resolutions, areas, delta_norms, weights, strict=True
-        )
-    ]
 
 
 def training_sheet(

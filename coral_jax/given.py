@@ -2,8 +2,8 @@
 
 import jax.numpy as jnp
 
-from coral_jax import relevance
 from coral_jax.domains import Domain
+from coral_jax.global_directions import relevance
 from coral_jax.latents import w_plus_of_seeds
 from coral_jax.methods import get_method
 from coral_jax.step import Settings

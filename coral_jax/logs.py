@@ -10,7 +10,7 @@ from typing import TextIO
 
 import numpy as np
 
-from coral_jax.artifact import write_bytes
+from coral_jax.runtime.files import write_bytes
 
 
 class MetricsLog:

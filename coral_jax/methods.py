@@ -36,6 +36,8 @@ from dataclasses import dataclass
 import jax
 from flax import nnx
 
+from coral_jax.baselines.stylemc import edited_convolutions
+from coral_jax.baselines.stylespace import ChannelSelection, StyleDirection, style_widths
 from coral_jax.blend import edit_layers_of, single_layer_of
 from coral_jax.editors import EditorConfig, FaceDeltas, GlobalDirection, LatentMapper, LevelsMapper
 from coral_jax.models.generator import Generator
@@ -46,8 +48,6 @@ from coral_jax.regions import (
     segment_selection,
     single_attention,
 )
-from coral_jax.stylemc import edited_convolutions
-from coral_jax.stylespace import ChannelSelection, StyleDirection, style_widths
 
 EDITORS = {"global": GlobalDirection, "mapper": LatentMapper, "levels": LevelsMapper, "face": FaceDeltas}
 STYLE_EDITORS = {

@@ -4,7 +4,7 @@ Distances of sets are clean-fid's (Parmar et al. 2022): Frechet distance (FID on
 (KID).  Estimates come with 95 % intervals from resampling faces; they say nothing of how another training would end.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from coral_jax.compiling import jit
 from coral_jax.losses import cosine
 from coral_jax.models.clip import CLIP
 from coral_jax.models.identity import Identity
+from coral_jax.runtime.compiling import jit
 
 LEVEL = 0.95  # of intervals
 VISIBLE = 0.02  # of images' range of 2: two and a half grey levels
@@ -162,6 +162,48 @@ def union_of(masks: tuple[jax.Array, ...], like: jax.Array) -> jax.Array:
     union = jnp.max(jnp.stack([jax.image.resize(mask, (batch, width, width), "linear") for mask in masks]), axis=0)
     cut = (width - height) // 2  # of images without bars, which masks know nothing of
     return union[:, cut : width - cut, :, None].clip(0, 1)
+
+
+# ---- layers ----------------------------------------------------------------------------------------------------------
+
+
+class LayerShare(NamedTuple):
+    """What one layer does: its number and resolution, mean share of the image its mask covers, norm of its delta."""
+
+    layer: int
+    resolution: int
+    area: float
+    delta_norm: float
+    matters: bool
+
+
+def layer_shares(
+    resolutions: Sequence[int],
+    areas: Sequence[float],
+    delta_norms: Sequence[float],
+    numbers: Sequence[int] | None = None,
+) -> list[LayerShare]:
+    """Shares of the masked layers, from the mean areas of their masks, 0 to 1; `matters` marks those that carry the edit.
+
+    `numbers` are the layers', 1, 2, ... if not given.  A layer matters if its mask covers half a percent of the image or
+    more, and area times norm of delta is at least a tenth of the largest: a wide mask over no change, and a large change
+    under no mask, do nothing.
+    """
+    areas = [float(area) for area in areas]
+    weights = [area * float(norm) for area, norm in zip(areas, delta_norms, strict=True)]
+    largest = max(weights)
+    return [
+        LayerShare(number, resolution, area, float(norm), bool(area >= 0.005 and weight >= 0.1 * largest > 0))
+        for number, resolution, area, norm, weight in zip(
+            numbers or range(1, len(areas) + 1), resolutions, areas, delta_norms, weights, strict=True
+        )
+    ]
+
+
+def area_weighted_layer(shares: Sequence[LayerShare]) -> float | None:
+    """Mean layer number, weighted by the area of its mask: low for edits of shape, high for edits of colour."""
+    total = sum(share.area for share in shares)
+    return sum(share.layer * share.area for share in shares) / total if total else None
 
 
 # ---- uncertainty -----------------------------------------------------------------------------------------------------

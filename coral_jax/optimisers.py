@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from coral_jax import stylemc
+from coral_jax.baselines import stylemc
+from coral_jax.baselines.stylespace import with_relevance
 from coral_jax.methods import Trainables
-from coral_jax.stylespace import with_relevance
 
 
 class Rates(NamedTuple):

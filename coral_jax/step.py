@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import optax
 
 from coral_jax import losses
+from coral_jax.baselines.stylespace import Styles, styled_synthesis
 from coral_jax.blend import Blend, Features, Masks, blend, blend_once, edited_synthesis, original_synthesis
-from coral_jax.compiling import jit
 from coral_jax.latents import truncated_w_plus
 from coral_jax.methods import Method, Trainables, get_method, make_trainables
 from coral_jax.models.clip import CLIP
@@ -23,7 +23,7 @@ from coral_jax.models.generator import Generator
 from coral_jax.models.identity import Identity
 from coral_jax.models.segmenter import MixtureSegmenter, PixelClassifier
 from coral_jax.optimisers import OPTIMISERS, Rates
-from coral_jax.stylespace import Styles, styled_synthesis
+from coral_jax.runtime.compiling import jit
 
 Mean = Callable[[tuple[Trainables, dict[str, jax.Array]]], tuple[Trainables, dict[str, jax.Array]]]
 

@@ -7,8 +7,8 @@ from ml_collections import config_flags
 
 from coral_jax import commands
 from coral_jax.config import prompts_of
-from coral_jax.partition import join
-from coral_jax.training import Run, train, train_all
+from coral_jax.training.loop import Run, train, train_all
+from coral_jax.training.partition import join
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file, such as configs/surprised.py or configs/surprised.py:method=segment_global."

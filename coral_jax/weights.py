@@ -1,14 +1,11 @@
 """Networks and named arrays in safetensors files: strict, atomic, the same bytes for the same content."""
 
-import contextlib
 import dataclasses
 import hashlib
 import importlib
 import json
 import os
-import secrets
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import BinaryIO
 
@@ -17,6 +14,8 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 from flax import nnx
+
+from coral_jax.runtime.files import replacing
 
 # Architecture key -> (module, network class, config class); imported only when a file asks for it.
 ARCHITECTURES = {
@@ -93,7 +92,7 @@ def fingerprint(path: str | os.PathLike) -> str:
 def save_tensors(path: str | os.PathLike, tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
     """Writes named arrays and text metadata to a safetensors file, atomically; equal content gives equal bytes."""
     tensors = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
-    with _replacing(path) as partial:  # written from the arrays: large ones must not be copied on the way
+    with replacing(path) as partial:  # written from the arrays: large ones must not be copied on the way
         partial.touch()
         mode = partial.stat().st_mode  # as the user's umask has it; the library's own file is for the user alone
         safetensors.numpy.save_file(tensors, partial, metadata or None)  # the library breaks the header on {}
@@ -102,27 +101,6 @@ def save_tensors(path: str | os.PathLike, tensors: dict[str, np.ndarray], metada
             _order_header(file)
             file.flush()
             os.fsync(file.fileno())
-
-
-def write_bytes(path: str | os.PathLike, data: bytes) -> None:
-    """Write a file under a temporary name, then rename it: a reader sees the old content or the new, never a part."""
-    with _replacing(path) as partial, open(partial, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-@contextlib.contextmanager
-def _replacing(path: str | os.PathLike) -> Iterator[Path]:
-    """A temporary name beside `path`, renamed to it at the end, or removed after an error."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
-    try:
-        yield partial
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def load_tensors(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, str]]:

@@ -24,7 +24,7 @@ from coral_jax.models.segmenter import (
     PixelClassifierConfig,
 )
 from coral_jax.tokenizer import Tokenizer
-from coral_jax.training import train
+from coral_jax.training.loop import train
 
 CAPTIONS = ["a surprised face", "blue eyes and purple hair", "a mohawk hairstyle", "beard, lipstick, happy"] * 3
 PARTS = PixelClassifierConfig(layers=((2, 6), (4, 4)), resolution=8, segments=4, hidden=(8,))

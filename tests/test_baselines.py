@@ -8,12 +8,13 @@ import pytest
 from conftest import quick_compile, run_config
 from PIL import Image
 
-from coral_jax import relevance, weights
+from coral_jax import weights
 from coral_jax.artifact import load_edit
-from coral_jax.checkpoints import Checkpoints
-from coral_jax.editing import apply_to_faces
+from coral_jax.gallery import apply_to_faces
+from coral_jax.global_directions import relevance
 from coral_jax.latents import w_plus_of_seeds
-from coral_jax.training import train
+from coral_jax.training.checkpoints import Checkpoints
+from coral_jax.training.loop import train
 
 METHODS = ["styleclip_mapper", "styleclip_optimization", "styleclip_global", "stylemc", "feat_13", "original_features"]
 
@@ -91,9 +92,9 @@ def test_images_and_a_sheet_are_written(run, tmp_path):
 
 
 def test_an_evaluation_has_no_masks_where_the_method_has_none(run, weights_dir, tmp_path):
-    from coral_jax.cells import plan
-    from coral_jax.evaluation import Judge
-    from coral_jax.features import embedder
+    from coral_jax.evaluation.features import embedder
+    from coral_jax.evaluation.judge import Judge
+    from coral_jax.evaluation.plan import plan
 
     domain = run.edit.domain
     cell = plan([run.config.method], ["surprised"], domain, str(weights_dir), tmp_path)[0]._replace(folder=run.folder)

@@ -8,9 +8,9 @@ import pytest
 import tiny
 from absl import logging
 
-from coral_jax.checkpoints import Checkpoints, bad_weights
 from coral_jax.methods import get_method, make_trainables
 from coral_jax.step import TrainState
+from coral_jax.training.checkpoints import Checkpoints, bad_weights
 
 
 @pytest.fixture(scope="module")

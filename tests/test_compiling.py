@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from coral_jax import compiling
 from coral_jax.models.ops import conv2d
+from coral_jax.runtime import compiling
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from coral_jax.methods import AUTHORS, METHODS
 from coral_jax.models import load_clip, load_generator, load_identity
 from coral_jax.models.segmenter import MixtureSegmenter
 from coral_jax.models.stylegan2 import StyleGAN2, StyleGAN2Config
-from coral_jax.training import train
+from coral_jax.training.loop import train
 
 pytestmark = pytest.mark.usefixtures("quick")
 

@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from coral_jax import editing, weights
+from coral_jax import gallery, weights
 from coral_jax.artifact import BATCH, Edit, edit_folder, load_edit, save_edit
-from coral_jax.editing import apply_to_faces, check_alphas
+from coral_jax.gallery import apply_to_faces, check_alphas
 from coral_jax.latents import load_latents, parse_seeds, w_plus_of_seeds
-from coral_jax.outputs import shares_of
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -170,16 +169,16 @@ def test_images_masks_and_a_sheet_are_written(edit, w_plus, tmp_path):
 
 def test_faces_are_written_a_batch_at_a_time(edit, w_plus, tmp_path, monkeypatch):
     """All of them as images, the first ones on the sheet, whose shares are those of all."""
-    monkeypatch.setattr(editing, "SHEET_FACES", BATCH)
+    monkeypatch.setattr(gallery, "SHEET_FACES", BATCH)
     drawn, sheets, draw = [], [], Edit.apply_each
     monkeypatch.setattr(Edit, "apply_each", lambda *given: drawn.append(len(given[1])) or draw(*given))
-    monkeypatch.setattr(editing, "alpha_sheet", lambda *given: sheets.append(given) or Image.new("RGB", (1, 1)))
+    monkeypatch.setattr(gallery, "alpha_sheet", lambda *given: sheets.append(given) or Image.new("RGB", (1, 1)))
     names = [f"seed {i}" for i in range(10)]
     apply_to_faces(edit, w_plus, names, [1.0], None, tmp_path)
     assert drawn == [BATCH, 2] and len(list(tmp_path.glob("*_original.png"))) == 10
     _, _, shown, original, edited, masks, shares = sheets[0]
     assert shown == names[:BATCH] and len(original) == len(edited[1.0]) == len(masks[0]) == BATCH
-    expected = shares_of(edit, w_plus, [mask.mean() for mask in edit.apply(w_plus)[2]])
+    expected = edit.shares(w_plus, [mask.mean() for mask in edit.apply(w_plus)[2]])
     np.testing.assert_allclose([share.area for share in shares], [share.area for share in expected], rtol=1e-5)
 
 

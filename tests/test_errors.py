@@ -11,7 +11,7 @@ from conftest import REPOSITORY
 
 from coral_jax import commands, edit, train
 from coral_jax.logs import MetricsLog, read_metrics
-from coral_jax.workdir import claim
+from coral_jax.training.workdir import claim
 
 pytestmark = pytest.mark.usefixtures("quick")
 CONFIG = "--config=configs/surprised.py:domain=tiny"

@@ -13,14 +13,14 @@ import pytest
 from conftest import REPOSITORY, quick_compile
 from PIL import Image
 
-from coral_jax import charts, evaluation
-from coral_jax.cells import plan
-from coral_jax.commands import NonFiniteError
-from coral_jax.comparison import SUITES, compare
-from coral_jax.evaluation import Judge, training_time
-from coral_jax.features import embedder
-from coral_jax.report import write_report
-from coral_jax.tables import columns_of, means_of, write_tables
+from coral_jax.evaluation import charts, suites
+from coral_jax.evaluation.features import embedder
+from coral_jax.evaluation.judge import Judge, training_time
+from coral_jax.evaluation.plan import plan
+from coral_jax.evaluation.report import write_report
+from coral_jax.evaluation.suites import SUITES, compare
+from coral_jax.evaluation.tables import columns_of, means_of, write_tables
+from coral_jax.runtime.errors import NonFiniteError
 
 METHODS = ["segment_global", "attention_global:steps=3;lambda_area=0"]
 PROMPTS = ["surprised", "blue eyes"]
@@ -82,7 +82,7 @@ def test_a_finished_cell_is_not_computed_again(evaluated, weights_dir, monkeypat
     def refuse(*_):
         raise AssertionError("computed again")
 
-    monkeypatch.setattr(evaluation, "train", refuse)
+    monkeypatch.setattr(suites, "train", refuse)
     monkeypatch.setattr(Judge, "measure", refuse)
     rows = compare(evaluated.out, METHODS, PROMPTS, "tiny", num_images=10, weights_dir=str(weights_dir))
     assert rows == evaluated.rows == evaluated.table["rows"]
@@ -107,8 +107,7 @@ def test_what_changes_a_result_makes_its_cell_unfinished(evaluated, domain, weig
     features = embedder(domain, None, weights_dir)
 
     def read(cell=cell, **changes):
-        key = Judge(domain, features, changes.get("num_images", 10), None).key(cell)
-        return evaluation.read(cell, key)
+        return Judge(domain, features, changes.get("num_images", 10), None).read(cell)
 
     assert read()["metrics"].keys() == evaluated.table["rows"][0].keys() - {"method", "prompt"}
     assert read(num_images=11) is None
@@ -123,10 +122,10 @@ def test_a_cell_that_fails_does_not_stop_the_others(evaluated, domain, weights_d
     def fail(config, folder):
         raise NonFiniteError("the loss term clip is nan at step 2")
 
-    monkeypatch.setattr(evaluation, "train", fail)
+    monkeypatch.setattr(suites, "train", fail)
     tabulated = []
     judge = Judge(domain, embedder(domain, None, weights_dir), 10, None)
-    records, failed = evaluation.evaluate(cells, judge, tabulated.append)
+    records, failed = suites.evaluate(cells, judge, tabulated.append)
     assert [record["prompt"] for record in records] == PROMPTS and tabulated == [records]
     assert failed == ["segment_global, beard: the loss term clip is nan at step 2"]
     assert "[3/3, about " in capsys.readouterr().err

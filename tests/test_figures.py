@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from coral_jax import figures
+from coral_jax import metrics
 from coral_jax.figures import (
     LABEL,
     MARGIN,
@@ -30,7 +30,7 @@ def faces(count, colour, size=16):
 
 def layer_shares(resolutions, masks, *more):
     """The shares of layers with these masks."""
-    return figures.layer_shares(resolutions, [mask.mean() for mask in masks], *more)
+    return metrics.layer_shares(resolutions, [mask.mean() for mask in masks], *more)
 
 
 def masks(count, values=(0.0, 1.0, 0.5)):

@@ -6,14 +6,14 @@ import sys
 import pytest
 from conftest import REPOSITORY
 
-from coral_jax import memory
+from coral_jax.runtime import memory
 
 pytestmark = pytest.mark.skipif(memory._glibc() is None, reason="not glibc")
 MEGABYTES = 256
 
 PROGRAM = f"""
 import ctypes, resource, sys
-from coral_jax import memory
+from coral_jax.runtime import memory
 library = ctypes.CDLL(None)
 library.malloc.restype, library.malloc.argtypes, library.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
 
@@ -52,7 +52,7 @@ def test_a_process_that_does_not_ask_or_does_no_longer_keeps_nothing(arguments):
 
 PIECES = """
 import ctypes
-from coral_jax import memory
+from coral_jax.runtime import memory
 library = ctypes.CDLL(None)
 library.malloc.restype, library.malloc.argtypes, library.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
 library.sbrk.restype = ctypes.c_void_p

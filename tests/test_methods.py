@@ -4,14 +4,14 @@ import jax
 import pytest
 from tiny import generator
 
+from coral_jax.baselines.stylespace import ChannelSelection, StyleDirection
 from coral_jax.blend import single_layer_of
-from coral_jax.comparison import SUITES
 from coral_jax.config import make, resolve
 from coral_jax.editors import FaceDeltas, GlobalDirection, LatentMapper, LevelsMapper
+from coral_jax.evaluation.suites import SUITES
 from coral_jax.methods import ABLATIONS, AUTHORS, EDITORS, METHODS, STYLE_EDITORS, get_method, make_trainables
 from coral_jax.optimisers import OPTIMISERS
 from coral_jax.regions import AttentionNetwork, SegmentSelection
-from coral_jax.stylespace import ChannelSelection, StyleDirection
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,8 @@ from flax import nnx
 from PIL import Image
 
 from coral_jax import weights
-from coral_jax.features import embedder
+from coral_jax.evaluation.features import embedder
+from coral_jax.evaluation.pictures import pictures
 from coral_jax.metrics import (
     clean_resize,
     distance_outside,
@@ -25,7 +26,6 @@ from coral_jax.metrics import (
 )
 from coral_jax.models.clip import CLIP
 from coral_jax.models.inception import FEATURES, Inception, InceptionConfig
-from coral_jax.references import pictures
 
 DATA = Path(__file__).parent / "data"
 GOLDEN = weights.load_tensors(DATA / "clean_fid.safetensors")[0]  # made by clean-fid
@@ -162,7 +162,7 @@ def test_inception_in_the_weights_folder_makes_it_fid(domain, tmp_path, monkeypa
     (tmp_path / "inception.safetensors").write_bytes(b"weights")
     found = embedder(domain, None, tmp_path)
     assert (found.frechet, found.kernel) == ("fid", "kid")
-    monkeypatch.setattr("coral_jax.features._embed", lambda network, x: np.full((len(x), FEATURES), x.max()))
+    monkeypatch.setattr("coral_jax.evaluation.features._embed", lambda network, x: np.full((len(x), FEATURES), x.max()))
     features = found.features([np.full((64, 64, 3), 255, np.uint8)])
     np.testing.assert_allclose(features, np.full((1, FEATURES), 127 / 128))  # (x - 128) / 128, as clean-fid
 

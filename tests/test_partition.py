@@ -13,13 +13,13 @@ import pytest
 from conftest import REPOSITORY, quick_compile, run_config
 
 from coral_jax.artifact import load_edit
-from coral_jax.checkpoints import Checkpoints, newest_of_all
 from coral_jax.config import make, prompts_of
 from coral_jax.latents import w_plus_of_seeds
 from coral_jax.logs import read_metrics
-from coral_jax.partition import join, make_mesh
 from coral_jax.step import Settings, init_state
-from coral_jax.training import Run, train, train_all
+from coral_jax.training.checkpoints import Checkpoints, newest_of_all
+from coral_jax.training.loop import Run, train, train_all
+from coral_jax.training.partition import join, make_mesh
 
 pytestmark = pytest.mark.usefixtures("quick")
 PROMPTS = ["surprised", "blue eyes"]
@@ -136,7 +136,7 @@ def test_the_mesh_uses_as_many_devices_as_can_share_evenly(devices, prompts, fac
 PROGRAM = """
 import sys
 import jax, jax.numpy as jnp, numpy as np
-from coral_jax import partition
+from coral_jax.training import partition
 from coral_jax.domains import load_domain
 from coral_jax.step import Settings, draw_z, init_state, train_step_many
 

@@ -7,11 +7,11 @@ import pytest
 from flax import nnx
 from tiny import CLIP_SIZES, build, generator, w_plus
 
-from coral_jax import relevance
+from coral_jax.baselines.stylespace import styled_synthesis
+from coral_jax.global_directions import relevance
+from coral_jax.global_directions.templates import TEMPLATES, wordings
 from coral_jax.models.clip import CLIP
-from coral_jax.stylespace import styled_synthesis
 from coral_jax.toons.captions import parse
-from coral_jax.wordings import TEMPLATES, wordings
 
 pytestmark = pytest.mark.usefixtures("quick")
 INDEX = 3  # the convolution looked at

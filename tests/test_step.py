@@ -9,8 +9,9 @@ import pytest
 from tiny import SEGMENTS, frozen, largest, quick_compilation, w_plus  # noqa: F401
 
 from coral_jax import losses
+from coral_jax.baselines.stylespace import style_widths
+from coral_jax.global_directions.relevance import Given
 from coral_jax.methods import ABLATIONS, METHODS, get_method
-from coral_jax.relevance import Given
 from coral_jax.step import (
     Settings,
     draw_z,
@@ -24,7 +25,6 @@ from coral_jax.step import (
     train_step_many,
     w_plus_of,
 )
-from coral_jax.stylespace import style_widths
 
 KEY = jax.random.key(7)
 

@@ -6,7 +6,7 @@ import numpy as np
 from flax import nnx
 from tiny import generator, quick_compilation  # noqa: F401
 
-from coral_jax import stylemc
+from coral_jax.baselines import stylemc
 from coral_jax.models.stylegan2 import StyleGAN2, StyleGAN2Config
 
 BATCHES = 32

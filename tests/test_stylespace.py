@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 from tiny import generator, quick_compilation, w_plus  # noqa: F401
 
-from coral_jax.stylespace import (
+from coral_jax.baselines.stylespace import (
     ChannelSelection,
     StyleDirection,
     automatic_beta,

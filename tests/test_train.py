@@ -14,14 +14,15 @@ import pytest
 from conftest import REPOSITORY, run_config
 from PIL import Image
 
-from coral_jax import partition, weights
+from coral_jax import weights
 from coral_jax.artifact import load_edit
-from coral_jax.checkpoints import Checkpoints
-from coral_jax.commands import NonFiniteError
 from coral_jax.latents import w_plus_of_seeds
 from coral_jax.logs import read_metrics
 from coral_jax.models.clip import CLIP
-from coral_jax.training import check_finite, train
+from coral_jax.runtime.errors import NonFiniteError
+from coral_jax.training import partition
+from coral_jax.training.checkpoints import Checkpoints
+from coral_jax.training.loop import check_finite, train
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -141,7 +142,7 @@ def test_segment_global_takes_its_own_defaults_and_segmenter(config, tmp_path):
 def test_losses_may_see_the_image_after_the_last_edited_layer(config, tmp_path, monkeypatch, method):
     """An edit of layers up to 8 px learned from images of 8 px is one of the 16 px generator."""
     monkeypatch.setattr("coral_jax.blend.PAPER_EDIT_LAYERS", 3)
-    monkeypatch.setattr("coral_jax.stylemc.RESOLUTIONS", (8, 8))
+    monkeypatch.setattr("coral_jax.baselines.stylemc.RESOLUTIONS", (8, 8))
     config.method, config.loss_resolution, config.steps = method, 8, 2
     seen, encode = [], CLIP.encode_image
     monkeypatch.setattr(CLIP, "encode_image", lambda clip, images: seen.append(images.shape) or encode(clip, images))

@@ -6,9 +6,9 @@ from absl import app, flags
 from PIL import Image
 
 from coral_jax import weights
-from coral_jax.artifact import write_bytes
 from coral_jax.domains import EMBEDDED
 from coral_jax.figures import png
+from coral_jax.runtime.files import write_bytes
 from coral_jax.toons.faces import Z_DIM
 from coral_jax.toons.pool import to_bytes
 

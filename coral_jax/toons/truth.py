@@ -12,12 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from coral_jax.compiling import jit
 from coral_jax.domains import Domain
 from coral_jax.latents import w_plus_of_z
 from coral_jax.metrics import likeness
 from coral_jax.models.classifier import Classifier
 from coral_jax.models.identity import Identity
+from coral_jax.runtime.compiling import jit
 from coral_jax.toons.captions import parse
 from coral_jax.toons.faces import ATTRIBUTES, GROUPS, Z_DIM, Face, can_have, faces_from_z, has, with_attribute
 from coral_jax.toons.renderer import render

@@ -1,19 +1,17 @@
 """What a finished training leaves: the edit, sheet.png, summary.json."""
 
-import importlib.metadata
-import platform
 import statistics
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
-import jax
-
-from coral_jax.artifact import Edit, save_edit, write_bytes, write_json
-from coral_jax.figures import LayerShare, layer_shares, png, training_sheet
+from coral_jax.artifact import Edit, save_edit
+from coral_jax.figures import png, training_sheet
 from coral_jax.latents import w_plus_of_seeds
 from coral_jax.logs import read_metrics
+from coral_jax.metrics import LayerShare, area_weighted_layer
+from coral_jax.runtime.files import write_bytes, write_json
+from coral_jax.runtime.versions import versions
 
 FACES_ONE_BY_ONE = 40  # that the summary's truth is measured on, where a method takes its time for each face
 
@@ -26,7 +24,7 @@ def write_outputs(workdir: Path, edit: Edit, seeds: list[int], timing: dict, beg
     save_edit(workdir / "edit", edit)
     w_plus = w_plus_of_seeds(edit.domain.generator, seeds, edit.settings.truncation)
     original, edited, masks = edit.apply(w_plus)
-    shares = shares_of(edit, w_plus, [mask.mean() for mask in masks])
+    shares = edit.shares(w_plus, [mask.mean() for mask in masks])
     if masks and not any(share.area for share in shares):
         print(f"warning: no mask reaches tau {edit.tau}, so the edit changes nothing; train longer, with a lower "
               "--config.lambda_area, or lower --config.tau", file=sys.stderr)  # fmt: skip
@@ -44,31 +42,6 @@ def write_outputs(workdir: Path, edit: Edit, seeds: list[int], timing: dict, beg
           f"({summary['seconds_total']:.0f} s, {timing['seconds_compile']:.0f} s of them compiling)",
           file=sys.stderr)  # fmt: skip
     return summary
-
-
-def shares_of(edit: Edit, w_plus: jax.Array, areas: Sequence[float]) -> list[LayerShare]:
-    """What each masked layer does to the faces w_plus [N, n_latent, w_dim] whose masks have these mean areas."""
-    if not len(areas):
-        return []
-    resolutions = [edit.domain.generator.layers[number - 1].resolution for number in edit.masked_layers]
-    return layer_shares(resolutions, areas, edit.delta_norms(w_plus), edit.masked_layers)
-
-
-def area_weighted_layer(shares: list[LayerShare]) -> float | None:
-    """Mean layer number, weighted by the area of its mask: low for edits of shape, high for edits of colour."""
-    total = sum(share.area for share in shares)
-    return sum(share.layer * share.area for share in shares) / total if total else None
-
-
-def versions() -> dict[str, str]:
-    """Versions of this program, of what it computes with, and the device."""
-    found = {}
-    for name in ("coral_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy"):
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed"  # run from the source folder
-    return found | {"python": platform.python_version(), "device": jax.devices()[0].device_kind}
 
 
 def _summary(workdir: Path, edit: Edit, shares: list[LayerShare], timing: dict) -> dict:

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from coral_jax.artifact import write_json
+from coral_jax.runtime.files import write_json
 
 
 def claim(workdir: Path, record: dict) -> None:

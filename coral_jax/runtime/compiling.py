@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import jax
 
-from coral_jax import memory
+from coral_jax.runtime import memory
 
 # XLA's own convolutions are 1.5 times as fast as those of YNNPACK, which jax 0.10 takes instead (benchmarks/README.md).
 CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": ""}

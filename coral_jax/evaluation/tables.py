@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import NamedTuple
 
-from coral_jax.artifact import write_bytes, write_json
+from coral_jax.runtime.files import write_bytes, write_json
 
 
 class Column(NamedTuple):

@@ -17,15 +17,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from coral_jax import weights
-from coral_jax.compiling import jit
-from coral_jax.domains import Domain, user_cache
+from coral_jax.baselines.stylespace import statistics
+from coral_jax.domains import Domain
+from coral_jax.global_directions.templates import wordings
 from coral_jax.latents import truncated_w_plus
 from coral_jax.logs import Progress
 from coral_jax.models.clip import CLIP
 from coral_jax.models.generator import Generator, Layer
+from coral_jax.runtime.compiling import jit
+from coral_jax.runtime.files import user_cache
 from coral_jax.step import Settings
-from coral_jax.stylespace import statistics
-from coral_jax.wordings import wordings
 
 FORMAT = 1  # of the files in the cache
 MAX_RESOLUTION = 128  # of the convolutions whose channels are looked at

@@ -6,11 +6,11 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from coral_jax.artifact import BATCH, Edit, write_bytes
+from coral_jax.artifact import BATCH, Edit
 from coral_jax.config import check_tau
 from coral_jax.figures import alpha_sheet, png
 from coral_jax.logs import Progress
-from coral_jax.outputs import shares_of
+from coral_jax.runtime.files import write_bytes
 
 ALPHA_LIMIT = 1.5  # the paper's range (section 4.1)
 SHEET_FACES = 32  # the first ones, on sheet.png
@@ -47,7 +47,7 @@ def apply_to_faces(edit: Edit, w_plus: np.ndarray, names: list[str], alphas: lis
             shown.append(drawn)
         if len(names) > BATCH:
             progress.show(min(start + BATCH, len(names)), {})
-    shares = shares_of(edit, w_plus, np.sum(areas, axis=0) / len(names))
+    shares = edit.shares(w_plus, np.sum(areas, axis=0) / len(names))
     original, edited, masks = jax.tree.map(lambda *parts: np.concatenate(parts), *shown)
     subtitle = f"{edit.settings.method} on {edit.domain.name}" + (f", tau {tau:g}" if masks else "")
     drawn = dict(zip(alphas, edited, strict=True))

@@ -6,7 +6,7 @@ from absl import flags
 
 from coral_jax import commands
 from coral_jax.domains import load_domain
-from coral_jax.relevance import cache_folder, relevances
+from coral_jax.global_directions.relevance import cache_folder, relevances
 
 _DOMAIN = flags.DEFINE_string("domain", "toons", "Domain to prepare.")
 _WEIGHTS_DIR = flags.DEFINE_string("weights_dir", None, "Folder of domains other than the embedded ones.")

@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from coral_jax import charts, weights
-from coral_jax.artifact import write_bytes
-from coral_jax.cells import cell_folder, file_name
-from coral_jax.evaluation import smoothed
+from coral_jax import weights
+from coral_jax.evaluation import charts
+from coral_jax.evaluation.judge import smoothed
+from coral_jax.evaluation.plan import cell_folder, file_name
+from coral_jax.evaluation.tables import Column, cell_text, columns_of, means_of
 from coral_jax.figures import comparison_sheet, png
 from coral_jax.logs import read_metrics
-from coral_jax.tables import Column, cell_text, columns_of, means_of
+from coral_jax.runtime.files import write_bytes
 
 _STYLE = """
 body{font:15px/1.5 sans-serif;color:#1c1e24;max-width:1240px;margin:32px auto;padding:0 20px}

@@ -12,8 +12,8 @@ import ml_collections
 from coral_jax.config import make, resolve
 from coral_jax.domains import Domain
 from coral_jax.step import init_state
-from coral_jax.training import record_of
-from coral_jax.workdir import differences
+from coral_jax.training.loop import record_of
+from coral_jax.training.workdir import differences
 
 
 class Cell(NamedTuple):

@@ -5,9 +5,7 @@ Faces are resampled for the intervals; the training is the one that there is.
 
 import functools
 import json
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,21 +13,19 @@ import jax
 import numpy as np
 
 from coral_jax import metrics, weights
-from coral_jax.artifact import BATCH, Edit, load_edit, write_json
-from coral_jax.cells import Cell
-from coral_jax.commands import NonFiniteError
-from coral_jax.compiling import jit
+from coral_jax.artifact import BATCH, Edit
 from coral_jax.domains import Domain
-from coral_jax.features import Embedder
+from coral_jax.evaluation.features import Embedder
+from coral_jax.evaluation.pictures import pictures
+from coral_jax.evaluation.plan import Cell
 from coral_jax.figures import face_image, layer_tile, overlay, to_pixels
 from coral_jax.latents import w_plus_of_seeds, w_plus_of_z
-from coral_jax.logs import clock, read_metrics
+from coral_jax.logs import read_metrics
 from coral_jax.losses import cosine
-from coral_jax.metrics import Estimate
-from coral_jax.outputs import area_weighted_layer, shares_of
-from coral_jax.references import pictures
-from coral_jax.training import train
-from coral_jax.workdir import finished
+from coral_jax.metrics import Estimate, area_weighted_layer
+from coral_jax.runtime.compiling import jit
+from coral_jax.runtime.files import write_json
+from coral_jax.training.workdir import finished
 
 FORMAT = 2  # of evaluation.json: another number, and cells are measured again
 FIRST_SEED = 1_000_000  # of the faces to measure on where no truth chooses them
@@ -69,6 +65,15 @@ class Judge:
             "reference": self._source and f"{self._source}, {self._pictures.count} pictures",
         }
 
+    def read(self, cell: Cell) -> dict | None:
+        """evaluation.json of a cell that is finished and was measured as this judge would measure it; else None."""
+        try:
+            record = json.loads((cell.folder / "evaluation.json").read_text(encoding="utf-8"))
+            same = (record["method"], record["prompt"]) == (cell.method, cell.prompt)  # folders' names drop signs
+            return record if same and record["key"] == self.key(cell) | {"edit": _edit_print(cell.folder)} else None
+        except (OSError, ValueError, KeyError):
+            return None
+
     def measure(self, cell: Cell, edit: Edit) -> dict:
         """Measure a trained edit, write evaluation.json and samples.safetensors beside it; returns the former."""
         begun = time.monotonic()
@@ -80,7 +85,7 @@ class Judge:
             faces.pop("outside_mask", None)
         found = _estimates(faces) | self._distances(self._unedited[cell.prompt], edited)
         found |= training_time(read_metrics(cell.folder / "metrics.jsonl"))
-        shares = shares_of(edit, subjects.w_plus, areas)
+        shares = edit.shares(subjects.w_plus, areas)
         if (layer := area_weighted_layer(shares)) is not None:
             found["mean_layer"] = Estimate(layer)
         weights.save_tensors(cell.folder / "samples.safetensors", _samples(shown, shares), {})
@@ -245,50 +250,6 @@ def _samples(shown: dict, shares: list) -> dict[str, np.ndarray]:
     return tiles
 
 
-def read(cell: Cell, key: dict) -> dict | None:
-    """evaluation.json of a cell that is finished, and was measured as `key` says; else None."""
-    try:
-        record = json.loads((cell.folder / "evaluation.json").read_text(encoding="utf-8"))
-        same = (record["method"], record["prompt"]) == (cell.method, cell.prompt)  # folders' names drop signs
-        return record if same and record["key"] == key | {"edit": _edit_print(cell.folder)} else None
-    except (OSError, ValueError, KeyError):
-        return None
-
-
 def _edit_print(folder: Path) -> str:
     """Fingerprint of the edit's weights, as edit.json has it."""
     return json.loads((folder / "edit" / "edit.json").read_text(encoding="utf-8"))["weights_sha256"]
-
-
-def evaluate(cells: list[Cell], judge: Judge, tabulate: Callable[[list[dict]], None]) -> tuple[list[dict], list[str]]:
-    """Train and measure every cell that is not finished; `tabulate` gets the records so far, after each cell.
-
-    Returns all records, and a line for each cell whose training ended in values that are not finite: others go on.
-    """
-    records = {(cell.method, cell.prompt): read(cell, judge.key(cell)) for cell in cells}
-    done = [record for record in records.values() if record is not None]
-    left = [cell for cell in cells if records[cell.method, cell.prompt] is None]
-    failed = []
-    if done:
-        tabulate(done)
-    for index, cell in enumerate(left):
-        _announce(cell, left[index:], len(cells), done)
-        try:
-            train(cell.config, cell.folder)
-        except NonFiniteError as error:
-            failed.append(f"{cell.method}, {cell.prompt}: {error}")
-            print(f"failed: {failed[-1]}", file=sys.stderr)
-            continue
-        records[cell.method, cell.prompt] = judge.measure(cell, load_edit(cell.folder, cell.config.weights_dir))
-        done = [record for record in records.values() if record is not None]
-        tabulate(done)
-    return done, failed
-
-
-def _announce(cell: Cell, left: list[Cell], total: int, done: list[dict]) -> None:
-    """What is next and how long all that is left will take, by the time that cells of the same methods took."""
-    known = {method: [r["seconds"] for r in done if r["method"] == method] for method in {r["method"] for r in done}}
-    rough = [seconds for times in known.values() for seconds in times]
-    expected = sum(float(np.mean(known.get(other.method, rough))) for other in left) if rough else None
-    time_left = "" if expected is None else f", about {clock(expected)} left"
-    print(f"[{total - len(left) + 1}/{total}{time_left}] {cell.method}, {cell.prompt}", file=sys.stderr, flush=True)

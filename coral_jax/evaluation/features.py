@@ -11,11 +11,11 @@ import numpy as np
 from PIL import Image
 
 from coral_jax import weights
-from coral_jax.compiling import jit
 from coral_jax.domains import Domain, weights_folder
 from coral_jax.metrics import clean_resize
 from coral_jax.models.clip import CLIP, preprocess
 from coral_jax.models.inception import Inception
+from coral_jax.runtime.compiling import jit
 
 BATCH = 8
 INCEPTION = "inception.safetensors"  # in the weights folder: it belongs to no domain

@@ -14,11 +14,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from coral_jax import partition
 from coral_jax.artifact import Edit
-from coral_jax.checkpoints import Checkpoints, bad_weights, newest_of_all
-from coral_jax.commands import NonFiniteError
-from coral_jax.compiling import compile_ahead
 from coral_jax.config import RunSettings, resolve
 from coral_jax.domains import Domain, load_domain
 from coral_jax.given import given
@@ -27,9 +23,13 @@ from coral_jax.logs import MetricsLog, Progress
 from coral_jax.methods import Method, get_method
 from coral_jax.models.generator import Generator
 from coral_jax.models.precision import cast_all
-from coral_jax.outputs import write_outputs
+from coral_jax.runtime.compiling import compile_ahead
+from coral_jax.runtime.errors import NonFiniteError
 from coral_jax.step import Frozen, TrainState, init_state
-from coral_jax.workdir import claim, finished
+from coral_jax.training import partition
+from coral_jax.training.checkpoints import Checkpoints, bad_weights, newest_of_all
+from coral_jax.training.finish import write_outputs
+from coral_jax.training.workdir import claim, finished
 
 Step = Callable[[TrainState], tuple[TrainState, dict]]
 

@@ -1,0 +1,1 @@
+"""The methods that the paper compares CORAL with, as their authors run them."""

@@ -1,0 +1,1 @@
+"""Measuring edits: methods on prompts, in tables, sheets and a report."""

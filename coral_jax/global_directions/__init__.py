@@ -1,0 +1,1 @@
+"""StyleCLIP's global directions: what each style channel of a domain does in CLIP's eyes, found once per domain."""
