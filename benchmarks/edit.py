@@ -14,11 +14,12 @@ from absl import flags
 from benchmarks import measure
 from benchmarks.networks import SIZES, random_domain
 from coral_jax import commands
+from coral_jax.config import Settings
 from coral_jax.domains import load_domain
 from coral_jax.methods import METHODS, get_method
 from coral_jax.models.precision import COMPUTE_DTYPES, cast_all
 from coral_jax.runtime.files import write_json
-from coral_jax.step import Settings, init_state, jit_apply_edit
+from coral_jax.step import init_state, jit_apply_edit
 
 _SIZE = flags.DEFINE_enum("size", "256", [str(size) for size in SIZES], "resolution of the random FFHQ-sized generator")
 _DOMAIN = flags.DEFINE_string("domain", None, "measure this domain's networks instead of random ones")
@@ -32,15 +33,18 @@ _PROFILE = flags.DEFINE_string("profile", None, "folder for a jax.profiler trace
 
 def main() -> None:
     """Measure, print, write the JSON."""
-    segments = get_method(_METHOD.value).region == "segment"
-    frozen = load_domain(_DOMAIN.value).frozen("surprised") if _DOMAIN.value else random_domain(int(_SIZE.value), segments)
+    method = get_method(_METHOD.value)
+    if _DOMAIN.value:
+        frozen = load_domain(_DOMAIN.value).frozen("surprised")
+    else:
+        frozen = random_domain(int(_SIZE.value), method.needs_segments)
     frozen = cast_all(frozen, _DTYPE.value)
     trainables = jax.jit(init_state)(Settings(_METHOD.value, _BATCH.value), frozen, jax.random.key(0)).trainables
     generator = frozen.generator
     frozen = frozen._replace(clip=None, identity=None, text=None)  # as `artifact.Edit.draw` leaves them out
     shape = (_BATCH.value, generator.n_latent, generator.w_dim)
     w_plus = np.random.default_rng(0).standard_normal(shape, np.float32)
-    arguments = (frozen, trainables, w_plus, 1.0, 0.85)
+    arguments = (method, frozen, trainables, w_plus, 1.0, 0.85)
     found = measure.measure(jit_apply_edit, arguments, lambda _, same: same, _REPEATS.value, _PROFILE.value)
     rate = measure.convolution_rate(_DTYPE.value)
     seconds = found.pop("seconds")

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax.experimental.compilation_cache import compilation_cache
 
 from coral_jax.models import ops
+from coral_jax.runtime import memory
 from coral_jax.runtime.compiling import compile_ahead
 
 GROUP_SECONDS = 0.5  # runs shorter than this are timed in groups of about so long: dispatch overlaps, as in training
@@ -40,25 +41,26 @@ def measure(program: jax.stages.Wrapped, arguments: tuple, feed: Callable, repea
         jax.block_until_ready(result)
         return (time.monotonic() - begun) / count
 
-    run(1)
-    first = run(1)
-    group = max(1, round(GROUP_SECONDS / first))
-    times = [first] if group == 1 else []  # long runs count from the first
-    times += [run(group) for _ in range(repeats - len(times))]
-    if profile:
-        with jax.profiler.trace(profile):
-            run(1)
-    memory = compiled.memory_analysis()
+    with memory.tuned_for(compiled):
+        run(1)
+        first = run(1)
+        group = max(1, round(GROUP_SECONDS / first))
+        times = [first] if group == 1 else []  # long runs count from the first
+        times += [run(group) for _ in range(repeats - len(times))]
+        if profile:
+            with jax.profiler.trace(profile):
+                run(1)
+    taken = compiled.memory_analysis()
     return {
         "seconds": statistics.median(times),
         "seconds_min": min(times),
         "seconds_compile": seconds_compile,
         "flops": flops(compiled),
         "peak_bytes": peak_bytes(),
-        "program_bytes": memory.argument_size_in_bytes
-        + memory.output_size_in_bytes
-        + memory.temp_size_in_bytes
-        - memory.alias_size_in_bytes,
+        "program_bytes": taken.argument_size_in_bytes
+        + taken.output_size_in_bytes
+        + taken.temp_size_in_bytes
+        - taken.alias_size_in_bytes,
     }
 
 

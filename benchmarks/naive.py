@@ -10,11 +10,13 @@ import math
 import jax
 import jax.numpy as jnp
 
-from coral_jax import losses
-from coral_jax.methods import Trainables, get_method
+from coral_jax.config import Settings
+from coral_jax.losses import Edited, weighted_sum
+from coral_jax.methods import get_method
 from coral_jax.models import ops
 from coral_jax.models.stylegan2 import StyledConv, StyleGAN2, ToRGB
-from coral_jax.step import Frozen, Settings, TrainState, descend, draw_z, w_plus_of
+from coral_jax.optimisers import Rates, Trainables
+from coral_jax.step import Frozen, TrainState, draw_z, w_plus_of
 
 _NUMBERS = ("NHWC", "HWIO", "NHWC")
 
@@ -22,7 +24,8 @@ _NUMBERS = ("NHWC", "HWIO", "NHWC")
 def naive_train_step(
     state: TrainState, frozen: Frozen, key: jax.Array, settings: Settings
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """What `coral_jax.step.train_step` computes, but for the exact original where a sample's masks are all zero."""
+    """What `coral_jax.step.train_step` computes for a prompt, but for the exact original where all masks are zero."""
+    method = get_method(settings.method)
     w_plus = w_plus_of(frozen, draw_z(frozen, key, state.step, settings), settings)
     original, features = jax.lax.stop_gradient(_synthesis(frozen.generator, w_plus))
     segments = frozen.segmenter.segment(features) if state.trainables.selector.needs_segments else None
@@ -33,30 +36,25 @@ def naive_train_step(
         image = _blended(frozen.generator, w_plus, delta, masks)
         full = _blended(frozen.generator, w_plus, delta, [jnp.ones_like(mask) for mask in masks])
         encode = frozen.clip.encode_image
-        terms = {
-            "clip": losses.clip_loss(encode(image), encode(full), frozen.text),
-            "l2": losses.l2_loss(delta),
-            "area": losses.area_loss_segments(trainables.selector.confidence)
-            if trainables.selector.needs_segments
-            else losses.area_loss_masks(masks),
-            "tv": losses.tv_loss(masks),
-        }
-        if frozen.identity is not None:
-            terms["identity"] = losses.identity_loss(frozen.identity.embed(image), frozen.identity.embed(original))
-        terms = {name: terms[name] for name in get_method(settings.method).terms if name in terms}
-        total = sum(settings.weights[name] * value for name, value in terms.items())
+        edited = Edited(
+            original, image, full, encode(image), encode(full), frozen.text, delta, masks,
+            trainables.selector.confidence, frozen.clip, frozen.identity,
+        )  # fmt: skip
+        total, terms = weighted_sum(method.terms, edited, settings)
         return total, {f"loss/{name}": value for name, value in terms.items()} | {"loss/total": total}
 
     gradients, metrics = jax.grad(loss, has_aux=True)(state.trainables)
-    return TrainState(state.step + 1, *descend(state.trainables, state.opt_state, gradients, settings, frozen)), metrics
+    rates = Rates(settings.learning_rate, settings.region_learning_rate, settings.steps)
+    stepped = method.optimiser.step(state.trainables, state.opt_state, gradients, rates, None)
+    return TrainState(state.step + 1, *stepped), metrics
 
 
 def _synthesis(generator: StyleGAN2, w_plus: jax.Array) -> tuple[jax.Array, dict[int, jax.Array]]:
     x, image, features = generator.constant(w_plus.shape[0]), None, {}
     for layer in generator.layers:
-        x = features[layer.index] = _layer(generator.convs[layer.index - 1], x, w_plus[:, layer.w_index])
-        if layer.rgb_w_index is not None:
-            image = _rgb(generator.to_rgbs[layer.index // 2], x, w_plus[:, layer.rgb_w_index], image)
+        x = features[layer.index] = _layer(generator.convs[layer.index - 1], x, w_plus[:, layer.index - 1])
+        if layer.rgb_row is not None:
+            image = _rgb(generator.to_rgbs[layer.index // 2], x, w_plus[:, layer.rgb_row], image)
     return image, features
 
 
@@ -64,15 +62,15 @@ def _blended(generator: StyleGAN2, w_plus: jax.Array, delta: jax.Array, masks: l
     """Equation 1, from the constant to the image."""
     x, image = generator.constant(w_plus.shape[0]), None
     for layer in generator.layers:
-        conv, w = generator.convs[layer.index - 1], w_plus[:, layer.w_index]
+        conv, w = generator.convs[layer.index - 1], w_plus[:, layer.index - 1]
         if layer.index <= delta.shape[1]:
             mask = masks[layer.index - 1][..., None].astype(x.dtype)
             edited = _layer(conv, x, w + delta[:, layer.index - 1])
             x = mask * edited + (1.0 - mask) * _layer(conv, x, w)
         else:
             x = _layer(conv, x, w)
-        if layer.rgb_w_index is not None:
-            image = _rgb(generator.to_rgbs[layer.index // 2], x, w_plus[:, layer.rgb_w_index], image)
+        if layer.rgb_row is not None:
+            image = _rgb(generator.to_rgbs[layer.index // 2], x, w_plus[:, layer.rgb_row], image)
     return image
 
 

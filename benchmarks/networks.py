@@ -5,12 +5,12 @@ import numpy as np
 from flax import nnx
 
 from coral_jax.baselines.stylespace import style_widths
-from coral_jax.global_directions.relevance import Given
 from coral_jax.methods import Method
 from coral_jax.models.clip import CLIP, CLIPConfig
 from coral_jax.models.identity import Identity, IdentityConfig
 from coral_jax.models.segmenter import MixtureSegmenter, MixtureSegmenterConfig
 from coral_jax.models.stylegan2 import StyleGAN2, StyleGAN2Config
+from coral_jax.optimisers import Channels
 from coral_jax.step import Frozen
 
 SIZES = (64, 128, 256, 512, 1024)
@@ -50,18 +50,20 @@ def random_domain(size: int, segments: bool) -> Frozen:
     return Frozen(generator, random_network(CLIP, clip), faces, segmenter, jax.numpy.asarray(text))
 
 
-def random_given(frozen: Frozen, method: Method, batch: int) -> object:
-    """`Frozen.given` of a method, at random: the codes of `batch` faces, or the relevance of every channel; None for most."""
+def with_inputs(frozen: Frozen, method: Method, batch: int) -> Frozen:
+    """The networks with what a method reads besides them, at random: codes of `batch` faces, or channels of the prompt."""
     rng, generator = np.random.default_rng(2), frozen.generator
     if method.per_face:
-        return jax.numpy.asarray(rng.standard_normal((batch, generator.n_latent, generator.w_dim), np.float32))
-    if method.optimiser == "from_text":
-        rows = [jax.numpy.asarray(rng.standard_normal(width, np.float32)) for width in style_widths(generator)]
-        return Given(tuple(rows), tuple(rows))
-    return None
+        shape = (batch, generator.n_latent, generator.w_dim)
+        return frozen._replace(faces=jax.numpy.asarray(rng.standard_normal(shape, np.float32)))
+    if method.editor.from_text:
+        rows = tuple(jax.numpy.asarray(rng.standard_normal(width, np.float32)) for width in style_widths(generator))
+        return frozen._replace(channels=Channels(rows, rows))
+    return frozen
 
 
 def _mixture(generator: StyleGAN2) -> MixtureSegmenterConfig:
     """What `converters.domain --segmenter_fit` reads: the last convolution of each resolution from 16 to 256 px."""
-    read = [layer for layer in generator.layers if layer.rgb_w_index is not None and 16 <= layer.resolution <= 256]
+    last = {layer.resolution: layer for layer in generator.layers}
+    read = [layer for size, layer in last.items() if 16 <= size <= 256]
     return MixtureSegmenterConfig(tuple((layer.index, layer.channels) for layer in read), read[-1].resolution)

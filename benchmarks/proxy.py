@@ -10,12 +10,11 @@ import time
 import jax
 from absl import flags
 
-from benchmarks import PROMPTS
+from benchmarks import PROMPTS, alone
 from coral_jax import commands
 from coral_jax.artifact import Edit
 from coral_jax.config import make, resolve
 from coral_jax.domains import Domain, load_domain
-from coral_jax.step import init_state, jit_train_step
 from coral_jax.toons import truth
 
 _METHOD = flags.DEFINE_string("method", "attention_mapper", "method to train")
@@ -30,15 +29,16 @@ def measured(domain: Domain, prompt: str, proxy: bool) -> dict:
     full = domain.frozen(prompt)
     lower = full._replace(generator=full.generator.lower(_RESOLUTION.value))
     init_key, key = jax.random.split(jax.random.key(0))
-    state = jax.jit(init_state)(chosen.step, lower, init_key)  # an editor and masks of the lower layers, for both
-    frozen = lower if proxy else full
-    state, _ = jit_train_step(state, frozen, key, chosen.step)
+    state = alone.begin(chosen.settings, lower, init_key)  # an editor and masks of the lower layers, for both
+    step = alone.stepper(chosen.settings, lower if proxy else full, key)
+    state, _ = step(state)
     begun = time.monotonic()
-    for _ in range(1, chosen.steps):
-        state, _ = jit_train_step(state, frozen, key, chosen.step)
+    for _ in range(1, chosen.settings.steps):
+        state, _ = step(state)
     jax.block_until_ready(state)
     seconds = time.monotonic() - begun
-    edit = Edit(prompt, domain, domain.default_segmenter, chosen.step, chosen.steps, 0, chosen.tau, state.trainables)
+    trainables = alone.state_of(state).trainables
+    edit = Edit(prompt, domain, domain.default_segmenter, chosen.settings, 0, chosen.tau, trainables)
     found = truth.measure(domain, prompt, edit.apply, _FACES.value, truth.SELECTION_SEED)
     return {"prompt": prompt, "loss_resolution": _RESOLUTION.value if proxy else None, "seconds": seconds} | found
 

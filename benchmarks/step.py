@@ -19,13 +19,15 @@ from absl import flags
 
 from benchmarks import measure
 from benchmarks.naive import naive_train_step
-from benchmarks.networks import SIZES, random_domain, random_given
+from benchmarks.networks import SIZES, random_domain, with_inputs
 from coral_jax import commands
+from coral_jax.blend import blend
+from coral_jax.config import Settings
 from coral_jax.domains import load_domain
 from coral_jax.methods import METHODS, get_method
 from coral_jax.models.precision import COMPUTE_DTYPES, cast_all
 from coral_jax.runtime.files import write_json
-from coral_jax.step import Frozen, Settings, init_state
+from coral_jax.step import Frozen, init_state
 from coral_jax.training import partition
 from coral_jax.training.loop import proxy
 
@@ -49,10 +51,10 @@ def networks() -> Frozen:
     if _DOMAIN.value:
         frozen = load_domain(_DOMAIN.value).frozen("surprised")
     else:
-        frozen = random_domain(int(_SIZE.value), method.region == "segment")
+        frozen = random_domain(int(_SIZE.value), method.needs_segments)
     if _LOSS_RESOLUTION.value is not None:
         frozen = frozen._replace(generator=proxy(frozen.generator, method, _LOSS_RESOLUTION.value))
-    return cast_all(frozen, _DTYPE.value)._replace(given=random_given(frozen, method, _BATCH.value))
+    return with_inputs(cast_all(frozen, _DTYPE.value), method, _BATCH.value)
 
 
 def measured(form: str) -> dict[str, float]:
@@ -66,8 +68,8 @@ def measured(form: str) -> dict[str, float]:
         mesh = partition.make_mesh(prompts, 1 if get_method(_METHOD.value).per_face else _BATCH.value)
         program, devices = partition.make_step(mesh), mesh.size
         state = partition.place(partition.stack([jax.device_get(state)] * prompts), mesh, partition.STATE)
-        text, given = jax.tree.map(lambda leaf: jnp.stack([leaf] * prompts), (frozen.text, frozen.given))
-        frozen = frozen._replace(text=text, given=given)
+        text, channels = jax.tree.map(lambda leaf: jnp.stack([leaf] * prompts), (frozen.text, frozen.channels))
+        frozen = frozen._replace(text=text, channels=channels)
         frozen, key = partition.place(frozen, mesh, partition.FROZEN), partition.place_key(key, mesh)
     found = measure.measure(
         program, (state, frozen, key, settings), lambda result, old: (result[0], *old[1:]), _REPEATS.value, _PROFILE.value
@@ -105,14 +107,14 @@ def main() -> None:
         return
     described = ("domain", "size", "batch", "method", "dtype", "loss_resolution")
     values = {name: flags.FLAGS[name].value for name in (*described, "prompts", "repeats")}
-    given = [f"--{name}={value}" for name, value in values.items() if value is not None]
-    if _COMPARE.value and METHODS[_METHOD.value].drawing != "blend":
-        ours = ", ".join(name for name, method in METHODS.items() if method.drawing == "blend")
+    chosen = [f"--{name}={value}" for name, value in values.items() if value is not None]
+    if _COMPARE.value and METHODS[_METHOD.value].drawing is not blend:
+        ours = ", ".join(name for name, method in METHODS.items() if method.drawing is blend)
         raise ValueError(f"--compare=naive has no literal form of {_METHOD.value}; give --method, one of {ours}")
 
     def measure_form(form: str) -> dict:
         trace = [f"--profile={Path(_PROFILE.value) / form}"] if _PROFILE.value else []
-        return measure.in_own_process("benchmarks.step", [*given, *trace, f"--form={form}"])
+        return measure.in_own_process("benchmarks.step", [*chosen, *trace, f"--form={form}"])
 
     result = {name: values[name] for name in described}
     result |= {"size": None if _DOMAIN.value else int(_SIZE.value)} | measure_form("step")

@@ -14,15 +14,14 @@ from pathlib import Path
 import jax
 from absl import flags
 
-from benchmarks import PROMPTS
+from benchmarks import PROMPTS, alone
 from coral_jax import commands
 from coral_jax.artifact import Edit
 from coral_jax.config import make, resolve
 from coral_jax.domains import Domain, load_domain
-from coral_jax.given import given
 from coral_jax.latents import parse_seeds
-from coral_jax.step import init_state, jit_train_step
 from coral_jax.toons import truth
+from coral_jax.training.loop import with_inputs
 
 _METHOD = flags.DEFINE_string("method", "attention_mapper", "method to tune")
 _PROMPTS = flags.DEFINE_list("prompts", PROMPTS, "prompts to train on")
@@ -48,19 +47,21 @@ def rows(domain: Domain, prompt: str, changes: dict[str, float], at: list[int]) 
     """Train one combination, and measure it after each of the steps `at`."""
     config = make(prompt, f"method={_METHOD.value},domain={domain.name}", seed=_SEED.value, **changes)
     chosen = resolve(config, domain.settings)
-    frozen = domain.frozen(prompt)._replace(given=given(chosen.step, domain, prompt, parse_seeds(config.sheet_seeds)))
+    frozen = with_inputs(domain.frozen(prompt), domain, chosen.settings, prompt, parse_seeds(config.sheet_seeds))
     init_key, key = jax.random.split(jax.random.key(_SEED.value))
-    state = jax.jit(init_state)(chosen.step, frozen, init_key)
+    state, step = alone.begin(chosen.settings, frozen, init_key), alone.stepper(chosen.settings, frozen, key)
     found = []
-    for done in sorted(at or [chosen.steps]):
+    for done in sorted(at or [chosen.settings.steps]):
         for _ in range(int(state.step), done):
-            state, metrics = jit_train_step(state, frozen, key, chosen.step)
-        settings = dataclasses.replace(chosen.step, steps=done)
-        edit = Edit(prompt, domain, domain.default_segmenter, settings, done, _SEED.value, chosen.tau, state.trainables)
+            state, metrics = step(state)
+        settings = dataclasses.replace(chosen.settings, steps=done)
+        trainables = alone.state_of(state).trainables
+        edit = Edit(prompt, domain, domain.default_segmenter, settings, _SEED.value, chosen.tau, trainables)
         measured = truth.measure(domain, prompt, edit.apply, _FACES.value, truth.SELECTION_SEED)
         described = {"method": _METHOD.value, "prompt": prompt, "seed": _SEED.value, "steps": done, "tau": chosen.tau}
         described |= {name: round(value, 12) for name, value in dataclasses.asdict(settings).items() if name != "method"}
-        found.append(described | {"clip": float(metrics["loss/clip"]), "l2": float(metrics.get("loss/l2", 0.0))} | measured)
+        losses = {name: float(metrics.get(f"loss/{name}", [0.0])[0]) for name in ("clip", "l2")}
+        found.append(described | losses | measured)
     return found
 
 

@@ -7,6 +7,7 @@ The folder appears in the weights folder (--weights_dir, else CORAL_JAX_WEIGHTS,
 """
 
 import functools
+import itertools
 import re
 import shutil
 import tempfile
@@ -46,13 +47,15 @@ def make_domain(
     identity: Path | None,
     *,
     template: str = "ffhq",
+    subject: str | None = None,
     segmenter_fit: bool = False,
     weights_dir: str | None = None,
 ) -> str:
     """Write a domain's folder, whole or not at all; the line says what was made.
 
     generator, clip, identity: files of this program; `clip` has its tokenizer.json beside it, or is a folder with both.
-    template: of TEMPLATES. segmenter_fit: fit the mixture of 5 segments that segment_* methods need.
+    template: of TEMPLATES. subject: what the generator draws, such as "car"; the template's, if not given.
+    segmenter_fit: fit the mixture of 5 segments that segment_* methods need.
     ValueError for a name that is taken or is none, and for files that do not belong together.
     """
     folder = _new_folder(name, weights_dir)
@@ -61,6 +64,7 @@ def make_domain(
             f"unknown template {template!r}{nearest(template, TEMPLATES)} (known: {', '.join(TEMPLATES)})"
         )
     chosen = TEMPLATES[template]
+    subject = subject or chosen.subject
     clip = clip / "clip.safetensors" if clip.is_dir() else clip
     tokenizer = clip.with_name("tokenizer.json")
     network = _load(load_generator, generator, "stylegan2")
@@ -81,7 +85,7 @@ def make_domain(
             segmenters["mixture"] = "mixture.safetensors"
             sources["mixture.safetensors"] = {"path": f"fitted to {FIT_FACES} faces of the generator"}
         bars = {} if network.content_rows is None else {"content_rows": network.content_rows}
-        _describe(partial, name, sources, segmenters, context, bars | {"settings": chosen.settings})
+        _describe(partial, name, sources, segmenters, context, bars | {"subject": subject, "settings": chosen.settings})
     parts = [f"{network.layers[-1].resolution} px, {network.n_latent} codes", "identity" if identity else "no identity"]
     parts += ["mixture of 5 segments" if segmenters else "no segmenter (segment_* methods need --segmenter_fit)"]
     return f"{folder}: domain {name} ({', '.join(parts)}), settings of the template {template}; use it with :domain={name}"
@@ -134,10 +138,9 @@ def fit_segmenter(generator: Generator, truncation: float, faces: int = FIT_FACE
     Faces are drawn one by one, so that memory does not grow with their number. ValueError for a generator without
     features of 16 px or more.
     """
+    last = {layer.resolution: layer for layer in generator.layers}  # later layers of a resolution take the place of earlier
     layers = tuple(
-        (layer.index, layer.channels)
-        for layer in generator.layers
-        if layer.rgb_w_index is not None and SEGMENTED[0] <= layer.resolution <= SEGMENTED[1]
+        (layer.index, layer.channels) for size, layer in last.items() if SEGMENTED[0] <= size <= SEGMENTED[1]
     )
     if not layers:
         raise ValueError(f"--segmenter_fit needs a generator of at least {SEGMENTED[0]} px; leave it out")
@@ -163,9 +166,8 @@ def _pixels(
     generator: Generator, w_plus: jax.Array, places: jax.Array, layers: tuple[tuple[int, int], ...], resolution: int
 ) -> jax.Array:
     """Features of one face, w_plus [1, n_latent, w_dim], at `places` of a map: [places, sum of channels]."""
-    x, found = generator.constant(1), []
-    for layer in generator.layers[: layers[-1][0]]:
-        x = generator.layer(layer.index, x, w_plus[:, layer.w_index])
+    found = []
+    for layer, x, _ in itertools.islice(generator.walk(w_plus), layers[-1][0]):
         if (layer.index, layer.channels) in layers:  # one layer at a time: all of them at full size are large
             rows = pixel_features({layer.index: x}, ((layer.index, layer.channels),), resolution)
             found.append(rows.reshape(-1, layer.channels)[places])
@@ -234,6 +236,7 @@ def _define_flags() -> Callable[[], None]:
     }
     given = {name: flags.DEFINE_string(name, None, text) for name, text in texts.items()}
     template = flags.DEFINE_string("template", "ffhq", f"What the settings start from: {', '.join(TEMPLATES)}.")
+    subject = flags.DEFINE_string("subject", None, "What the generator draws, as prompts call it (default: the template's).")
     fit = flags.DEFINE_boolean("segmenter_fit", False, "Fit the 5-segment mixture that segment_* methods need.")
 
     def main() -> None:
@@ -247,7 +250,7 @@ def _define_flags() -> Callable[[], None]:
         print(
             make_domain(
                 given["name"].value, Path(given["generator"].value), Path(given["clip"].value), identity,
-                template=template.value, segmenter_fit=fit.value, weights_dir=given["weights_dir"].value,
+                template=template.value, subject=subject.value, segmenter_fit=fit.value, weights_dir=given["weights_dir"].value,
             )
         )  # fmt: skip
 

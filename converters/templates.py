@@ -23,12 +23,14 @@ _OBJECTS = {name: value for name, value in _FACES.items() if name != "lambda_id"
 
 
 class Template(NamedTuple):
-    """Settings of a kind of generator; `size` in pixels is checked, where given; `faces`: an identity network makes sense.
+    """Settings of a kind of generator, and what it draws.
 
-    bars: the share of the image's height that is a bar above the picture, and as much below.
+    size: in pixels, checked where given. faces: an identity network makes sense. bars: the share of the image's height that
+    is a bar above the picture, and as much below.
     """
 
     settings: dict[str, float]
+    subject: str = "face"
     size: int | None = None
     faces: bool = True
     bars: Fraction = Fraction(0)
@@ -40,11 +42,11 @@ class Template(NamedTuple):
 
 
 TEMPLATES = {
-    "ffhq": Template(_FACES, 1024),
-    "ffhq_512": Template(_FACES, 512),
-    "ffhq_256": Template(_FACES, 256),
+    "ffhq": Template(_FACES, size=1024),
+    "ffhq_512": Template(_FACES, size=512),
+    "ffhq_256": Template(_FACES, size=256),
     # LSUN's cars are 4:3, and were padded with black: of 512 px, rows 64 to 448 are the picture.
-    "cars": Template(_OBJECTS, faces=False, bars=Fraction(1, 8)),
+    "cars": Template(_OBJECTS, "car", faces=False, bars=Fraction(1, 8)),
     "sketch": Template(_DRAWN),
     "pixar": Template(_DRAWN),
 }

@@ -14,11 +14,13 @@ import numpy as np
 from flax import nnx
 
 from coral_jax import weights
+from coral_jax.config import Settings
 from coral_jax.domains import Domain, load_domain
-from coral_jax.methods import Trainables, get_method, make_trainables
+from coral_jax.methods import Method, get_method, make_trainables
 from coral_jax.metrics import LayerShare, layer_shares
+from coral_jax.optimisers import Trainables
 from coral_jax.runtime.files import write_json
-from coral_jax.step import Frozen, Settings, find_deltas, jit_apply_edit
+from coral_jax.step import Frozen, find_deltas, jit_apply_edit
 
 FORMAT = 1
 BATCH = 8  # faces drawn at once: a fixed size, so that a face does not depend on how many are asked for
@@ -32,7 +34,6 @@ class Edit:
     domain: Domain
     segmenter: str | None
     settings: Settings
-    steps: int
     seed: int
     tau: float
     trainables: Trainables
@@ -52,11 +53,11 @@ class Edit:
         # The prompt's features are not read when an edit is applied: CLIP and identity stay out of the program.
         frozen = Frozen(self.domain.generator, None, None, self.domain.segmenter(self.segmenter), None)
         tau = self.tau if tau is None else tau
-        return jit_apply_edit(frozen, trainables, w_plus, alpha * self.settings.strength, tau)
+        return jit_apply_edit(self.method, frozen, trainables, w_plus, alpha * self.settings.strength, tau)
 
     def _trainables_of(self, w_plus: jax.Array) -> Trainables:
         """The trained ones; found anew for the faces w_plus where the method edits each face on its own."""
-        if not self.trainables.method.per_face:
+        if not self.method.per_face:
             return self.trainables
         settings = dataclasses.replace(self.settings, batch_size=len(w_plus))
         return find_deltas(self._networks, settings, w_plus)
@@ -66,9 +67,14 @@ class Edit:
         return self.domain.frozen(self.prompt, self.segmenter)
 
     @property
+    def method(self) -> Method:
+        """The method that learned it."""
+        return get_method(self.settings.method)
+
+    @property
     def masked_layers(self) -> tuple[int, ...]:
         """Numbers of the layers that have a mask."""
-        return self.trainables.method.masked_layers(self.domain.generator)
+        return () if self.trainables.selector is None else self.trainables.selector.layers
 
     def apply(
         self, w_plus: jax.Array, alpha: float = 1.0, tau: float | None = None
@@ -96,16 +102,15 @@ class Edit:
         """What each masked layer does to the faces w_plus [N, n_latent, w_dim] whose masks have these mean areas."""
         if not len(areas):
             return []
-        resolutions = [self.domain.generator.layers[number - 1].resolution for number in self.masked_layers]
-        return layer_shares(resolutions, areas, self._delta_norms(w_plus), self.masked_layers)
-
-    def _delta_norms(self, w_plus: jax.Array) -> np.ndarray:
-        """Norm of delta in each masked layer, mean over the faces w_plus [N, n_latent, w_dim]."""
-        return np.asarray(_delta_norms(self.trainables, w_plus))[[layer - 1 for layer in self.masked_layers]]
+        layers = [self.domain.generator.layers[number - 1] for number in self.masked_layers]
+        of_codes = np.asarray(_delta_norms(self.trainables, w_plus))
+        norms = [np.hypot.reduce(of_codes[list(layer.rows)]) for layer in layers]  # of the codes that the layer reads
+        return layer_shares([layer.resolution for layer in layers], areas, norms, self.masked_layers)
 
 
 @jax.jit
 def _delta_norms(trainables: Trainables, w_plus: jax.Array) -> jax.Array:
+    """Norm [n] of delta for each code, mean over the faces."""
     return jnp.linalg.norm(trainables.editor(w_plus), axis=-1).mean(axis=0)
 
 
@@ -122,7 +127,7 @@ def save_edit(folder: str | os.PathLike, edit: Edit) -> None:
         "domain_fingerprint": edit.domain.fingerprint,
         "segmenter": edit.segmenter,
         "tau": edit.tau,
-        "steps": edit.steps,
+        "steps": edit.settings.steps,
         "seed": edit.seed,
         "settings": dataclasses.asdict(edit.settings),
         "weights_sha256": weights.fingerprint(folder / "weights.safetensors"),
@@ -161,9 +166,8 @@ def load_edit(folder: str | os.PathLike, weights_dir: str | os.PathLike | None =
     tensors, _ = weights.load_tensors(folder / "weights.safetensors")
     weights.fill(trainables, tensors, str(folder / "weights.safetensors"))
     return Edit(
-        description["prompt"], domain, description["segmenter"], settings,
-        description["steps"], description["seed"], description["tau"], trainables,
-    )  # fmt: skip
+        description["prompt"], domain, description["segmenter"], settings, description["seed"], description["tau"], trainables
+    )
 
 
 def edit_folder(folder: str | os.PathLike) -> Path:

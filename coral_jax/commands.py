@@ -11,7 +11,6 @@ import jax
 from absl import app, flags, logging
 
 from coral_jax.config import base
-from coral_jax.runtime import memory
 from coral_jax.runtime.errors import NonFiniteError, nearest
 from coral_jax.runtime.files import user_cache
 
@@ -25,7 +24,6 @@ def run(main: Callable[[], None]) -> None:
         if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.WARNING)  # the libraries below tell their whole life at INFO
         keep_compiled_programs()
-        memory.use_one_arena()
         try:
             main()
         except (ValueError, OSError, NonFiniteError) as error:

@@ -3,25 +3,52 @@
 import dataclasses
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import ml_collections
 from ml_collections.config_dict import placeholder
 
 from coral_jax.latents import parse_seeds
 from coral_jax.methods import AUTHORS, get_method
-from coral_jax.step import Settings
 
-STEPS, TAU = Settings.steps, 0.85  # the paper's (section 4.1), where neither the config nor the domain says
-_HYPER = tuple(field.name for field in dataclasses.fields(Settings) if field.name != "method")
+TAU = 0.85  # the paper's (section 4.1), where neither the config nor the domain says
 
 
-class RunSettings(NamedTuple):
-    """Everything that a config and a domain's defaults decide together."""
+@dataclass(frozen=True)
+class Settings:
+    """Hyper-parameters of a training step, each a field of the config.  The lambdas are ours (the paper publishes none).
 
-    step: Settings
-    steps: int
+    A pytree of its numbers: one compiled step serves every rate and every lambda, and only another method or batch size
+    needs another.  In the config, None stands for the domain's own value for the method.
+    """
+
+    method: str = "attention_mapper"  # a name of coral_jax.methods: CORAL's four, baselines, ablations
+    batch_size: int = 3  # faces per step
+    truncation: float = 0.7  # psi of the sampled w: 1 draws every face, 0 the mean face
+    learning_rate: float = 0.05  # of the latent editor
+    region_learning_rate: float = 0.05  # of the region selector
+    # Weights of the loss terms, equations 6 and 7; that of the CLIP term is 1.
+    lambda_l2: float = 8.7e-5  # size of the latent edit
+    lambda_id: float = 0.1  # keep the person
+    lambda_area: float = 8e-5  # keep the edited area small
+    lambda_tv: float = 1e-5  # keep masks smooth (attention only)
+    strength: float = 1.0  # what alpha is multiplied by when the edit is applied
+    steps: int = 20_000  # of the run: the paper's (section 4.1); rates may follow a schedule over them
+
+
+_STATIC = ("method", "batch_size")  # a step is compiled for
+_NUMBERS = [field for field in dataclasses.fields(Settings) if field.name != "method"]
+_HYPER = tuple(field.name for field in _NUMBERS)
+jax.tree_util.register_dataclass(Settings, [name for name in _HYPER if name not in _STATIC], list(_STATIC))
+
+
+class Resolved(NamedTuple):
+    """What a config and a domain's defaults decide together: a step's hyper-parameters, and tau of the edit."""
+
+    settings: Settings
     tau: float
 
 
@@ -39,19 +66,10 @@ def base() -> ml_collections.ConfigDict:
     config.dtype = "float32"  # what the frozen networks compute in: float32, or bfloat16 (faster on GPU and TPU)
     config.loss_resolution = placeholder(int)  # draw the losses' images at no more than this (px); None: in full
     config.seed = 0  # of the trainables' start and of the faces drawn
-    config.steps = placeholder(int)
-    config.batch_size = placeholder(int)  # faces per step; None: 3, the paper's, or what a baseline's authors take
-    config.truncation = placeholder(float)  # psi of w: 1 draws every face, 0 the mean face
-    config.learning_rate = placeholder(float)  # of the latent editor
-    config.region_learning_rate = placeholder(float)  # of the region selector
-    # Weights of the loss terms, equations 6 and 7; that of the CLIP term is 1.
-    config.lambda_l2 = placeholder(float)  # size of the latent edit
-    config.lambda_id = placeholder(float)  # keep the person
-    config.lambda_area = placeholder(float)  # keep the edited area small
-    config.lambda_tv = placeholder(float)  # keep masks smooth (attention only)
+    for field in _NUMBERS:
+        config[field.name] = placeholder(field.type)  # `Settings` says what each is
     # Use of the edit.
     config.tau = placeholder(float)  # mask values below it become zero
-    config.strength = placeholder(float)  # what alpha is multiplied by
     config.sheet_seeds = "0-7"  # faces on sheet.png, and of the areas in summary.json; such as 0-7 or 3,5,9
     # Records.
     config.log_every = 10  # steps between rows of metrics.jsonl
@@ -101,7 +119,7 @@ def prompts_of(text: str) -> dict[str, str]:
     return folders
 
 
-def resolve(config: ml_collections.ConfigDict, defaults: dict) -> RunSettings:
+def resolve(config: ml_collections.ConfigDict, defaults: dict) -> Resolved:
     """Settings of a run: the config's where it has one, else the domain's `defaults` for the method, else ours.
 
     ValueError for an unknown method and for values out of range.
@@ -111,15 +129,15 @@ def resolve(config: ml_collections.ConfigDict, defaults: dict) -> RunSettings:
     chosen |= {key: config[key] for key in (*_HYPER, "tau") if config[key] is not None}
     if method.per_face:  # every step sees the same faces, the sheet's
         chosen["batch_size"] = len(parse_seeds(config.sheet_seeds))
-    tau, step = chosen.pop("tau", TAU), Settings(method=method.name, **chosen)
-    for name, value in (("steps", step.steps), ("batch_size", step.batch_size), ("log_every", config.log_every),
+    tau, settings = chosen.pop("tau", TAU), Settings(method=method.name, **chosen)
+    for name, value in (("steps", settings.steps), ("batch_size", settings.batch_size), ("log_every", config.log_every),
                         ("checkpoint_every", config.checkpoint_every)):  # fmt: skip
         if value < 1:
             raise ValueError(f"{name} is {value}; give at least 1, such as --config.{name}=100")
     for name, value in chosen.items():
         if not 0 <= value < float("inf"):
             raise ValueError(f"{name} is {value}; give a number of at least 0 with --config.{name}=VALUE")
-    return RunSettings(step, step.steps, check_tau(tau))
+    return Resolved(settings, check_tau(tau))
 
 
 def check_tau(tau: float) -> float:

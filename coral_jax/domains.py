@@ -6,6 +6,9 @@
      "identity": "identity.safetensors" or null, "segmenters": {"mixture": "mixture.safetensors"},
      "default_segmenter": "mixture" or null, "classifier": "classifier.safetensors" (optional, evaluation only),
      "tokenizer": "tokenizer.json", "context": 32,
+     "subject": "face" (what it draws, as prompts call it; "face" if not given),
+     "language": "toons", "truth": "toons" (optional: what this program knows of the domain's captions, and its judge),
+     "direction_faces": 24 (optional: on how many faces global_directions looks at each style channel),
      "content_rows": [64, 448] (optional: the picture's rows of what the generator draws, where the rest are bars),
      "settings": {"tau": 0.85, "lambda_area": 1e-4, "methods": {"segment_global": {"steps": 300}}},
      "sources": {"generator.safetensors": {"path": "where it came from", "sha256": "...",
@@ -13,10 +16,12 @@
 """
 
 import hashlib
+import importlib
 import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import jax
 from flax import nnx
@@ -31,9 +36,12 @@ from coral_jax.step import Frozen
 from coral_jax.tokenizer import Tokenizer
 
 EMBEDDED = {"toons": Path(__file__).parent / "toons" / "weights"}  # domains that come with the package
+# What `language` and `truth` of a domain.json may name; nothing else is imported for a domain.
+LANGUAGES = {"toons": "coral_jax.toons.captions"}
+TRUTHS = {"toons": "coral_jax.toons.truth"}
 WEIGHTS_VARIABLE = "CORAL_JAX_WEIGHTS"
 _REQUIRED = {"name", "generator", "clip", "identity", "segmenters", "default_segmenter", "tokenizer", "context"}
-_OPTIONAL = {"classifier", "settings", "sources", "content_rows"}
+_OPTIONAL = {"classifier", "settings", "sources", "content_rows", "subject", "direction_faces", "language", "truth"}
 
 
 @dataclass(frozen=True)
@@ -51,6 +59,20 @@ class Domain:
     settings: dict
     fingerprint: str
     classifier_file: str | None
+    subject: str = "face"
+    direction_faces: int | None = None
+    language_name: str | None = None
+    truth_name: str | None = None
+
+    @property
+    def language(self) -> ModuleType | None:
+        """The module that knows the captions of this domain's CLIP (`wordings`, `parse`); None for a CLIP of plain English."""
+        return importlib.import_module(LANGUAGES[self.language_name]) if self.language_name else None
+
+    @property
+    def truth(self) -> ModuleType | None:
+        """The module that measures edits of this domain against its truth (`held_out`, `judge`, `measure`); None: not known."""
+        return importlib.import_module(TRUTHS[self.truth_name]) if self.truth_name else None
 
     def frozen(self, prompt: str, segmenter: str | None = None) -> Frozen:
         """What a training step reads: this domain's networks, one segmenter, the prompt's CLIP features.
@@ -126,6 +148,10 @@ def load_domain(name: str, weights_dir: str | os.PathLike | None = None) -> Doma
         settings=description.get("settings", {}),
         fingerprint=_fingerprint(prints),
         classifier_file=description.get("classifier"),
+        subject=description.get("subject", "face"),
+        direction_faces=description.get("direction_faces"),
+        language_name=description.get("language"),
+        truth_name=description.get("truth"),
     )
 
 
@@ -141,6 +167,9 @@ def _read_description(folder: Path) -> dict:
         raise ValueError(
             f"{path}: missing fields {sorted(missing)}, unknown fields {sorted(unknown)}; make the domain again"
         )
+    for field, known in (("language", LANGUAGES), ("truth", TRUTHS)):
+        if description.get(field) not in (None, *known):
+            raise ValueError(f"{path}: {field} is {description[field]!r}; give one of {', '.join(known)}, or leave it out")
     files = [*_frozen_files(description), *filter(None, [description.get("classifier")])]
     absent = [file for file in files if not (folder / file).is_file()]
     if absent:

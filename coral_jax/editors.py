@@ -1,46 +1,46 @@
-"""Latent editors: what moves w_plus (paper section 3.4, and StyleCLIP's).
+"""Latent editors: what moves w_plus (paper section 3.4).
 
-Each maps w_plus [B, n_latent, w_dim] to delta [B, n, w_dim] of the n edited layers.
+A new editor is made as (generator, layers, rngs, faces=...), for the layers of these numbers, and maps
+w_plus [B, n_latent, w_dim] to delta [B, n, w_dim] of the first n codes: those that the layers read.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from coral_jax.models import ops
+from coral_jax.models.generator import Generator
 
 MAPPER_LAYERS = 4
 MAPPER_LR_MUL = 0.01
 MAPPER_SCALE = 0.1
-GROUPS = {"coarse": (0, 4), "medium": (4, 8), "fine": (8, None)}  # rows of w_plus: layers 1-4, 5-8, 9 and up
+MEDIUM, FINE = 16, 64  # px of the features from which a group of the mapper starts: 5th and 9th code of a StyleGAN2
 
 
-@dataclass(frozen=True)
-class EditorConfig:
-    """Sizes of a latent editor: the layers it edits, counted from the first, and the width of a code.
+class Editor(nnx.Module):
+    """What all editors have in common: what they need besides the networks of a domain."""
 
-    `faces` is how many faces it is for, which only an editor with a delta for each face reads.
-    """
+    per_face = False  # has a delta for each face, found for it alone
+    from_text = False  # follows from the prompt and the domain's style channels
 
-    edit_layers: int
-    w_dim: int
-    faces: int = 1
+    def __call__(self, w_plus: jax.Array, tau: jax.Array | float = 0.0) -> jax.Array:
+        """Delta [B, n, w_dim] of w_plus [B, n_latent, w_dim]; tau is for editors that have a threshold of their own."""
+        raise NotImplementedError
 
 
-class GlobalDirection(nnx.Module):
+class GlobalDirection(Editor):
     """One delta for every image, [n, w_dim]; zero at first, so that training starts from the original image.
 
     Zero is no stationary point: the CLIP term has a gradient in delta there (the masks have none until delta moves).
     """
 
-    def __init__(self, config: EditorConfig, rngs: nnx.Rngs):
-        del rngs  # nothing random
-        self.config = config
-        self.delta = nnx.Param(jnp.zeros((config.edit_layers, config.w_dim)))
+    def __init__(self, generator: Generator, layers: Sequence[int], rngs: nnx.Rngs, *, faces: int = 1):
+        del rngs, faces  # nothing random, and one delta for all
+        self.delta = nnx.Param(jnp.zeros((generator.codes_read(layers), generator.w_dim)))
 
-    def __call__(self, w_plus: jax.Array) -> jax.Array:
+    def __call__(self, w_plus: jax.Array, tau: jax.Array | float = 0.0) -> jax.Array:
         """Delta [B, n, w_dim], the same for each w_plus [B, n_latent, w_dim]."""
         return jnp.broadcast_to(self.delta[...], (w_plus.shape[0], *self.delta.shape))
 
@@ -60,56 +60,35 @@ class MapperMLP(nnx.Module):
         return x
 
 
-class LatentMapper(nnx.Module):
+class LatentMapper(Editor):
     """A delta for each image: StyleCLIP's mapper, one MLP each for coarse, medium and fine layers.
 
-    Differs from StyleCLIP's `LevelsMapper` as the paper says (no activation after the last layer), and in normalising
-    over channels, where StyleCLIP's normalises over the layers of a group.  Groups past the edited layers are left out.
+    Differs from StyleCLIP's own (`baselines.styleclip`) as the paper says: no activation after the last layer, and pixel
+    norm over channels.  Groups past the edited layers are left out.
     """
 
-    def __init__(self, config: EditorConfig, rngs: nnx.Rngs):
-        self.config = config
-        for name, (start, _) in GROUPS.items():
-            if start < config.edit_layers:
-                setattr(self, name, MapperMLP(config.w_dim, rngs))
+    def __init__(self, generator: Generator, layers: Sequence[int], rngs: nnx.Rngs, *, faces: int = 1):
+        del faces  # one mapper for all
+        self.groups = groups(generator, generator.codes_read(layers))
+        for name, _, _ in self.groups:
+            setattr(self, name, MapperMLP(generator.w_dim, rngs))
 
-    def __call__(self, w_plus: jax.Array) -> jax.Array:
+    def __call__(self, w_plus: jax.Array, tau: jax.Array | float = 0.0) -> jax.Array:
         """Delta [B, n, w_dim] of w_plus [B, n_latent, w_dim]."""
-        codes = w_plus[:, : self.config.edit_layers]
-        deltas = [getattr(self, name)(codes[:, start:stop]) for name, (start, stop) in GROUPS.items() if hasattr(self, name)]
+        deltas = [getattr(self, name)(w_plus[:, start:stop]) for name, start, stop in self.groups]
         return MAPPER_SCALE * jnp.concatenate(deltas, axis=1)
 
 
-class LevelsMapper(LatentMapper):
-    """StyleCLIP's own mapper: as `LatentMapper`, with the two things that CORAL's leaves out.
+def groups(generator: Generator, codes: int) -> tuple[tuple[str, int, int], ...]:
+    """(name, first row, row after the last) of coarse, medium and fine among the first `codes` rows; empty ones left out.
 
-    Pixel norm runs over the layers of a group (its `dim=1` of [B, layers, w_dim]), so that of codes drawn from one w,
-    which are the same in every layer, only the signs are left; and the last linear layer, too, ends in a leaky ReLU.
+    A row belongs where the features are that its layer reads: below 16 px coarse, below 64 px medium, else fine.  These
+    are StyleCLIP's rows 0 to 3, 4 to 7, and 8 and up, of any StyleGAN2.
     """
-
-    def __call__(self, w_plus: jax.Array) -> jax.Array:
-        """Delta [B, n, w_dim] of w_plus [B, n_latent, w_dim]."""
-        codes = w_plus[:, : self.config.edit_layers]
-        deltas = []
-        for name, (start, stop) in GROUPS.items():
-            if hasattr(self, name):
-                x = jnp.swapaxes(ops.pixel_norm(jnp.swapaxes(codes[:, start:stop], 1, 2)), 1, 2)
-                for layer in getattr(self, name).layers:
-                    x = ops.leaky_relu(layer(x))
-                deltas.append(x)
-        return MAPPER_SCALE * jnp.concatenate(deltas, axis=1)
-
-
-class FaceDeltas(nnx.Module):
-    """A delta for each of `faces` faces, [faces, n, w_dim], found for it alone; zero at first."""
-
-    def __init__(self, config: EditorConfig, rngs: nnx.Rngs):
-        del rngs  # nothing random
-        self.config = config
-        self.delta = nnx.Param(jnp.zeros((config.faces, config.edit_layers, config.w_dim)))
-
-    def __call__(self, w_plus: jax.Array) -> jax.Array:
-        """Delta [B, n, w_dim] of the faces w_plus [B, n_latent, w_dim], which must be those that it was found for."""
-        if w_plus.shape[0] != self.config.faces:
-            raise ValueError(f"{w_plus.shape[0]} faces for the deltas of {self.config.faces}; find those of the others first")
-        return self.delta[...]
+    read = [generator.layers[0].resolution] + [layer.resolution for layer in generator.layers[:-1]]
+    sizes = {row: size for layer, size in zip(generator.layers, read, strict=True) for row in layer.rows}
+    medium, fine = (
+        next((row for row in range(codes) if sizes.get(row, size) >= size), codes) for size in (MEDIUM, FINE)
+    )
+    bounds = (("coarse", 0, medium), ("medium", medium, fine), ("fine", fine, codes))
+    return tuple(bound for bound in bounds if bound[1] < bound[2])

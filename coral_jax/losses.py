@@ -1,12 +1,54 @@
-"""The loss terms, equations 2 to 7 of the paper.
+"""The loss terms, equations 2 to 7 of the paper, and which of them each method sums.
 
-Every term is a mean over the batch, so that batch size changes no lambda.
+Every term is a mean over the batch, so that batch size changes no lambda.  To add one: a function of `Edited`, a `Term` of
+it, and its place in the equations below; `docs/extending.md` shows it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+
+from coral_jax.models.clip import CLIP
+from coral_jax.models.identity import Identity
+
+
+class Edited(NamedTuple):
+    """A batch of faces under an edit: what a loss term may read.  Images are [B, size, size, 3]."""
+
+    original: jax.Array  # I
+    image: jax.Array  # I*
+    full: jax.Array | None  # I tilde, masks of one everywhere; None unless a term of the method reads it
+    clip_image: jax.Array  # CLIP's features of I* [B, E]
+    clip_full: jax.Array | None  # and of I tilde
+    text: jax.Array  # the prompt's CLIP features [E]
+    delta: jax.Array | tuple[jax.Array, ...]  # [B, n, w_dim], or [C_in] of every style
+    masks: Sequence[jax.Array]  # one [B, h, w] per masked layer
+    confidence: jax.Array | None  # sigmoid(e) [P, n], where masks are of segments
+    clip: CLIP
+    identity: Identity | None  # None where the domain has none
+
+
+class Term(NamedTuple):
+    """One summand of a loss.
+
+    `value` computes it, or gives None where the domain lacks a network that it needs.  `weight` names the config's field
+    that it is multiplied by; None is 1.  `reads_full`: whether it reads the image with masks of one.
+    """
+
+    name: str
+    value: Callable[[Edited], jax.Array | None]
+    weight: str | None
+    reads_full: bool = False
+
+
+def weighted_sum(terms: Sequence[Term], edited: Edited, weights: object) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """The loss of a batch, and each term's value by name; `weights` has the weights as attributes (`config.Settings`)."""
+    values = [(term, term.value(edited)) for term in terms]
+    values = [(term, value) for term, value in values if value is not None]
+    total = sum(value if term.weight is None else getattr(weights, term.weight) * value for term, value in values)
+    return total, {term.name: value for term, value in values}
 
 
 def cosine(a: jax.Array, b: jax.Array) -> jax.Array:
@@ -65,3 +107,28 @@ def tv_loss(masks: Sequence[jax.Array]) -> jax.Array:
         return jnp.mean(jnp.sum(jnp.square(down), axis=(1, 2)) + jnp.sum(jnp.square(right), axis=(1, 2)))
 
     return sum(of_one(mask) for mask in masks)
+
+
+def _identity(edited: Edited) -> jax.Array | None:
+    if edited.identity is None:
+        return None
+    original = edited.identity.embed(edited.original)
+    return identity_loss(edited.identity.embed(edited.image), original)
+
+
+CLIP_OF_BOTH = Term("clip", lambda e: clip_loss(e.clip_image, e.clip_full, e.text), None, reads_full=True)
+CLIP_OF_ONE = Term("clip", lambda e: clip_loss_of_one(e.clip_image, e.text), None)
+L2 = Term("l2", lambda e: l2_loss(e.delta), "lambda_l2")
+L2_MEAN = Term("l2", lambda e: l2_loss_mean(e.delta), "lambda_l2")
+IDENTITY = Term("identity", _identity, "lambda_id")
+SEGMENT_AREA = Term("area", lambda e: area_loss_segments(e.confidence), "lambda_area")
+AREA = Term("area", lambda e: area_loss_masks(e.masks), "lambda_area")
+TV = Term("tv", lambda e: tv_loss(e.masks), "lambda_tv")
+
+# What methods sum, in this order.
+EQUATION_6 = (CLIP_OF_BOTH, L2, IDENTITY, SEGMENT_AREA)  # with segments
+EQUATION_7 = (CLIP_OF_BOTH, L2, IDENTITY, AREA, TV)  # with an attention network
+WITHOUT_FULL = (CLIP_OF_ONE, L2, IDENTITY, AREA, TV)
+OPTIMIZATION = (CLIP_OF_ONE, L2, IDENTITY)
+MAPPER = (CLIP_OF_ONE, L2_MEAN, IDENTITY)
+STYLE_SPACE = (CLIP_OF_ONE, IDENTITY)

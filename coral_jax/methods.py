@@ -1,5 +1,7 @@
 """Every method as a choice of parts: CORAL's four, and the baselines of the paper's Table 1 as their authors run them.
 
+A row of the table below names functions and classes; to add a method, add a row (`docs/extending.md`).
+
 | method                 | where            | what               | drawn by        | learns by             | D_CLIP of | L2   |
 |------------------------|------------------|--------------------|-----------------|-----------------------|-----------|------|
 | segment_global         | segments         | global direction   | eq. 1           | Adam                  | I*, I~    | sum  |
@@ -22,120 +24,98 @@ How the baselines differ from what their authors run:
 - styleclip_optimization: nothing is learned that serves other faces.  Training finds the deltas of the faces of the
   sheet; applying the edit finds those of the faces it is given, with the same steps, and alpha scales them.  On toons it
   takes 40 steps at rate 0.2, not 300 at 0.1.
-- styleclip_global: what a channel does is found on fewer faces where the domain is embedded (`relevance.FACES`); the texts
-  are those of `wordings`.  One step computes the edit, a second one logs what it does.  tau is their beta: channels of lower
-  relevance are left alone, and 0 picks it by their rule.
+- styleclip_global: what a channel does is found on fewer faces where the domain says so (`direction_faces`); the texts
+  are those of `global_directions.templates`.  One step computes the edit, a second one logs what it does.  tau is their
+  beta: channels of lower relevance are left alone, and 0 picks it by their rule.
 - stylemc: one batch a step, as its authors count; their rate and identity weight for a loss that is a mean (`stylemc`).
   They draw 1024-px faces at 256 px only, which is `loss_resolution=256` here, and clip images before CLIP reads them.
 - feat_7, feat_13: FEAT* as the paper describes it (no code of FEAT is published), with CORAL's mapper, mask head and
   losses (section 4.2: "equivalent settings"); 7 and 13 count the paper's layers and are scaled to other generators.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 from flax import nnx
 
-from coral_jax.baselines.stylemc import edited_convolutions
-from coral_jax.baselines.stylespace import ChannelSelection, StyleDirection, style_widths
-from coral_jax.blend import edit_layers_of, single_layer_of
-from coral_jax.editors import EditorConfig, FaceDeltas, GlobalDirection, LatentMapper, LevelsMapper
+from coral_jax.baselines.feat import LastAttention, blend_once, layers_up_to
+from coral_jax.baselines.ranger import RANGER
+from coral_jax.baselines.styleclip import RAMPED_ADAM, FaceDeltas, LevelsMapper, all_layers, draw_whole
+from coral_jax.baselines.stylemc import STYLEMC, layers_of_8_to_64
+from coral_jax.baselines.stylespace import FROM_TEXT, ChannelSelection, StyleDirection, draw_styled
+from coral_jax.blend import Blend, blend, layers_through_256
+from coral_jax.editors import Editor, GlobalDirection, LatentMapper
+from coral_jax.losses import EQUATION_6, EQUATION_7, MAPPER, OPTIMIZATION, STYLE_SPACE, WITHOUT_FULL, Term
 from coral_jax.models.generator import Generator
-from coral_jax.regions import (
-    AttentionNetwork,
-    SegmentSelection,
-    attention_network,
-    segment_selection,
-    single_attention,
-)
-
-EDITORS = {"global": GlobalDirection, "mapper": LatentMapper, "levels": LevelsMapper, "face": FaceDeltas}
-STYLE_EDITORS = {
-    "direction": lambda g, rngs: StyleDirection(style_widths(g), rngs, edited=edited_convolutions(g)),
-    "channels": lambda g, rngs: ChannelSelection(style_widths(g), rngs),
-}
-REGION_TERMS = {"segment": ("area",), "attention": ("area", "tv"), None: ()}  # equations 6 and 7; no masks: no terms
+from coral_jax.optimisers import ADAM, Optimiser, Trainables
+from coral_jax.regions import AttentionNetwork, SegmentSelection
 
 
 @dataclass(frozen=True)
 class Method:
-    """One row of Table 1: names of its parts.
+    """One row of Table 1.
 
-    `editor` is one of EDITORS or, for styles in place of codes, of STYLE_EDITORS; `region` "segment", "attention" or None
-    (the whole image); `drawing` one of `step.draw`'s; `optimiser` one of `optimisers.OPTIMISERS`.  `full`: equation 2
-    has the image with masks of one; `l2`: "sum" or "mean" of delta's squares, None without that term.  `layer`: where
-    "once" blends, of the paper's 17 layers.
+    `layers`: numbers of the layers of a generator that it edits; `region`: class of its region selector, None where the
+    whole image is edited; `editor`: class of its latent editor; `drawing`: how it draws an edit, called as `blend` is;
+    `optimiser`: how it learns; `terms`: the loss terms that it sums.
     """
 
     name: str
-    editor: str
-    region: str | None
-    drawing: str
-    optimiser: str
-    full: bool
-    l2: str | None
-    layer: int | None = None
+    layers: Callable[[Generator], tuple[int, ...]]
+    region: type[SegmentSelection] | type[AttentionNetwork] | None
+    editor: type[Editor]
+    drawing: Callable[..., Blend]
+    optimiser: Optimiser
+    terms: tuple[Term, ...]
 
     @property
-    def terms(self) -> tuple[str, ...]:
-        """Names of the loss terms this method sums."""
-        l2 = () if self.l2 is None else ("l2",)
-        return ("clip", *l2, "identity", *REGION_TERMS[self.region])
+    def full(self) -> bool:
+        """Whether a loss term reads the image with masks of one (equation 2)."""
+        return any(term.reads_full for term in self.terms)
 
     @property
     def needs_segments(self) -> bool:
         """Whether masks are made of a segment map."""
-        return self.region == "segment"
+        return self.region is not None and self.region.needs_segments
 
     @property
     def per_face(self) -> bool:
         """Whether each face's delta is found for it alone, and an edit of other faces has to find theirs first."""
-        return self.editor == "face"
-
-    def masked_layers(self, generator: Generator) -> tuple[int, ...]:
-        """Numbers of the layers that have a mask."""
-        if self.region is None:
-            return ()
-        if self.drawing == "once":
-            return (single_layer_of(generator, self.layer),)
-        return tuple(range(1, edit_layers_of(generator) + 1))
-
-    def edited_layers(self, generator: Generator) -> tuple[int, ...]:
-        """Numbers of the layers that are edited: those with a mask; StyleMC's; else all."""
-        if self.editor == "direction":
-            return tuple(number for number, edited in enumerate(edited_convolutions(generator), start=1) if edited)
-        return self.masked_layers(generator) or tuple(range(1, len(generator.layers) + 1))
-
-    def edited_codes(self, generator: Generator) -> int:
-        """How many codes, from the first, delta moves: all where the whole image is edited."""
-        return max(self.masked_layers(generator), default=generator.n_latent)
+        return self.editor.per_face
 
 
 def _table(*rows: tuple) -> dict[str, Method]:
     return {row[0]: Method(*row) for row in rows}
 
 
+_layer_7, _layer_13 = (partial(layers_up_to, layer=layer) for layer in (7, 13))
+_blend_originals, _blend_rgb = partial(blend, original_features=True), partial(blend, edit_rgb=True)
+
+# fmt: off
 METHODS = _table(
-    # name                    editor    region       drawing  optimiser      full   l2      layer
-    ("segment_global",         "global", "segment",   "blend", "adam",        True,  "sum"),
-    ("segment_mapper",         "mapper", "segment",   "blend", "adam",        True,  "sum"),
-    ("attention_global",       "global", "attention", "blend", "adam",        True,  "sum"),
-    ("attention_mapper",       "mapper", "attention", "blend", "adam",        True,  "sum"),
-    ("styleclip_optimization", "face",   None,        "whole", "ramped_adam", False, "sum"),
-    ("styleclip_mapper",       "levels", None,        "whole", "ranger",      False, "mean"),
-    ("styleclip_global",       "channels", None,      "styles", "from_text",  False, None),
-    ("stylemc",                "direction", None,     "styles", "stylemc",    False, None),
-    ("feat_7",                 "mapper", "attention", "once",  "adam",        True,  "sum", 7),
-    ("feat_13",                "mapper", "attention", "once",  "adam",        True,  "sum", 13),
-)  # fmt: skip
+    # name                    which layers        where             what              drawn by     learns by    sums
+    ("segment_global",         layers_through_256, SegmentSelection, GlobalDirection,  blend,       ADAM,        EQUATION_6),
+    ("segment_mapper",         layers_through_256, SegmentSelection, LatentMapper,     blend,       ADAM,        EQUATION_6),
+    ("attention_global",       layers_through_256, AttentionNetwork, GlobalDirection,  blend,       ADAM,        EQUATION_7),
+    ("attention_mapper",       layers_through_256, AttentionNetwork, LatentMapper,     blend,       ADAM,        EQUATION_7),
+    ("styleclip_optimization", all_layers,         None,             FaceDeltas,       draw_whole,  RAMPED_ADAM, OPTIMIZATION),
+    ("styleclip_mapper",       all_layers,         None,             LevelsMapper,     draw_whole,  RANGER,      MAPPER),
+    ("styleclip_global",       all_layers,         None,             ChannelSelection, draw_styled, FROM_TEXT,   STYLE_SPACE),
+    ("stylemc",                layers_of_8_to_64,  None,             StyleDirection,   draw_styled, STYLEMC,     STYLE_SPACE),
+    ("feat_7",                 _layer_7,           LastAttention,    LatentMapper,     blend_once,  ADAM,        EQUATION_7),
+    ("feat_13",                _layer_13,          LastAttention,    LatentMapper,     blend_once,  ADAM,        EQUATION_7),
+)
 
 # attention_mapper without what the paper argues for: the image with masks of one in equation 2; feedforwarded features
 # in the unedited branch of equation 1 (section 3.3); ToRGB's original code.
 ABLATIONS = _table(
-    ("without_full",           "mapper", "attention", "blend",           "adam", False, "sum"),
-    ("original_features",      "mapper", "attention", "blend_originals", "adam", True,  "sum"),
-    ("edited_rgb",             "mapper", "attention", "blend_rgb",       "adam", True,  "sum"),
-)  # fmt: skip
+    ("without_full",       layers_through_256, AttentionNetwork, LatentMapper, blend,            ADAM, WITHOUT_FULL),
+    ("original_features",  layers_through_256, AttentionNetwork, LatentMapper, _blend_originals, ADAM, EQUATION_7),
+    ("edited_rgb",         layers_through_256, AttentionNetwork, LatentMapper, _blend_rgb,       ADAM, EQUATION_7),
+)
+# fmt: on
 
 # What the authors publish of their settings; a domain's own for the method come before these.
 AUTHORS = {
@@ -145,15 +125,6 @@ AUTHORS = {
     # 32 batches of four; identity at their "medium"; 50 is the change power of their README.
     "stylemc": {"steps": 32, "batch_size": 4, "truncation": 0.7, "learning_rate": 20.0, "lambda_id": 0.125, "strength": 50.0},
 }
-
-
-class Trainables(nnx.Module):
-    """All that training an edit changes: the latent editor, and the region selector where the method has masks."""
-
-    def __init__(self, method: Method, editor: nnx.Module, selector: SegmentSelection | AttentionNetwork | None):
-        self.method = method
-        self.editor = editor
-        self.selector = selector
 
 
 def get_method(name: str) -> Method:
@@ -170,28 +141,12 @@ def make_trainables(method: Method, generator: Generator, segments: int | None, 
     `faces` is how many faces get a delta of their own, where a method gives them one.  Raises ValueError where the
     method needs a segmenter and the domain has none.
     """
-    rngs = nnx.Rngs(key)
-    if method.editor in STYLE_EDITORS:
-        editor = STYLE_EDITORS[method.editor](generator, rngs)
-    else:
-        editor = EDITORS[method.editor](EditorConfig(method.edited_codes(generator), generator.w_dim, faces), rngs)
-    return Trainables(method, editor, _make_selector(method, generator, segments, rngs))
-
-
-def _make_selector(
-    method: Method, generator: Generator, segments: int | None, rngs: nnx.Rngs
-) -> SegmentSelection | AttentionNetwork | None:
-    layers = method.masked_layers(generator)
-    if not layers:
-        return None
-    if method.drawing == "once":
-        return single_attention(generator, layers[0], rngs)
-    if not method.needs_segments:
-        return attention_network(generator, len(layers), rngs)
-    if segments is None:
+    if method.needs_segments and segments is None:
         others = ", ".join(name for name, other in METHODS.items() if not other.needs_segments)
         raise ValueError(
             f"method {method.name} needs a segmenter and this domain has none; choose one of {others}, or make the "
             "domain with python -m converters.domain --segmenter_fit"
         )
-    return segment_selection(generator, len(layers), segments, rngs)
+    layers, rngs = method.layers(generator), nnx.Rngs(key)
+    editor = method.editor(generator, layers, rngs, faces=faces)
+    return Trainables(editor, None if method.region is None else method.region(generator, layers, rngs, segments=segments))

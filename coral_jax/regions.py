@@ -1,11 +1,11 @@
 """Region selectors: where, and in which layers, an edit applies (CORAL, paper section 3.2).
 
-Each makes one soft mask [B, h, w] per edited layer from the *original* image, so that the masks do not follow the edit.
+Each makes one soft mask [B, h, w] for each of its `layers` (numbers, from 1) from the *original* image, so that the masks
+do not follow the edit.  A new selector is made as (generator, layers, rngs, segments=...).
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -16,26 +16,20 @@ from coral_jax.models.generator import Generator
 ATTENTION_FILTERS = 32
 
 
-@dataclass(frozen=True)
-class SegmentSelectionConfig:
-    """Number of segments, and the resolution of each edited layer."""
-
-    segments: int
-    resolutions: tuple[int, ...]
-
-
 class SegmentSelection(nnx.Module):
-    """The matrix e: how much of each segment each layer edits.
+    """The matrix e: how much of each of `segments` segments each layer edits.
 
     `logits` [P, n] are zero at first: every segment is chosen by half in every layer, where the sigmoid learns fastest.
     """
 
-    needs_segments = True
+    needs_segments = True  # reads a segment map
 
-    def __init__(self, config: SegmentSelectionConfig, rngs: nnx.Rngs):
+    def __init__(self, generator: Generator, layers: Sequence[int], rngs: nnx.Rngs, *, segments: int):
         del rngs  # nothing random
-        self.config = config
-        self.logits = nnx.Param(jnp.zeros((config.segments, len(config.resolutions))))
+        self.layers = tuple(layers)
+        self.segments = segments
+        self.resolutions = tuple(generator.layers[number - 1].resolution for number in layers)
+        self.logits = nnx.Param(jnp.zeros((segments, len(self.layers))))
 
     @property
     def confidence(self) -> jax.Array:
@@ -50,22 +44,14 @@ class SegmentSelection(nnx.Module):
         tau drops segments of lower confidence (section 3.2: the threshold is on the sigmoid), before the map is
         resized: pixels on a segment's border stay soft.
         """
-        if segments.shape[-1] != self.config.segments:
+        if segments.shape[-1] != self.segments:
             raise ValueError(
-                f"the segment map has {segments.shape[-1]} segments but e was made for {self.config.segments}; "
+                f"the segment map has {segments.shape[-1]} segments but e was made for {self.segments}; "
                 "use the segmenter the edit was made with"
             )
         confidence = threshold(self.confidence, tau)
-        sizes = {resolution: resize_map(segments, resolution) for resolution in set(self.config.resolutions)}
-        return tuple(sizes[resolution] @ confidence[:, i] for i, resolution in enumerate(self.config.resolutions))
-
-
-@dataclass(frozen=True)
-class AttentionConfig:
-    """Channels of each masked layer's features, and the number of the first of these layers."""
-
-    channels: tuple[int, ...]
-    first: int = 1
+        sizes = {resolution: resize_map(segments, resolution) for resolution in set(self.resolutions)}
+        return tuple(sizes[resolution] @ confidence[:, i] for i, resolution in enumerate(self.resolutions))
 
 
 class MaskHead(nnx.Module):
@@ -94,31 +80,20 @@ class AttentionNetwork(nnx.Module):
 
     needs_segments = False
 
-    def __init__(self, config: AttentionConfig, rngs: nnx.Rngs):
-        self.config = config
-        self.heads = nnx.List([MaskHead(channels, rngs) for channels in config.channels])
+    def __init__(self, generator: Generator, layers: Sequence[int], rngs: nnx.Rngs, *, segments: int | None = None):
+        del segments  # reads none
+        self.layers = tuple(layers)
+        self.heads = nnx.List([MaskHead(generator.layers[number - 1].channels, rngs) for number in layers])
+
+    @property
+    def confidence(self) -> None:
+        """There are no segments to be confident of."""
 
     def __call__(
         self, features: Mapping[int, jax.Array], segments: jax.Array | None = None, tau: jax.Array | float = 0.0
     ) -> tuple[jax.Array, ...]:
         """Masks from the original image's features (layer index from 1), zero below tau; `segments` are not read."""
-        return tuple(threshold(head(features[i]), tau) for i, head in enumerate(self.heads, start=self.config.first))
-
-
-def segment_selection(generator: Generator, edit_layers: int, segments: int, rngs: nnx.Rngs) -> SegmentSelection:
-    """A segment selection for the first `edit_layers` layers of a generator."""
-    resolutions = tuple(layer.resolution for layer in generator.layers[:edit_layers])
-    return SegmentSelection(SegmentSelectionConfig(segments, resolutions), rngs)
-
-
-def attention_network(generator: Generator, edit_layers: int, rngs: nnx.Rngs) -> AttentionNetwork:
-    """An attention network for the first `edit_layers` layers of a generator."""
-    return AttentionNetwork(AttentionConfig(tuple(layer.channels for layer in generator.layers[:edit_layers])), rngs)
-
-
-def single_attention(generator: Generator, layer: int, rngs: nnx.Rngs) -> AttentionNetwork:
-    """An attention network of one head, for one layer of a generator (FEAT's)."""
-    return AttentionNetwork(AttentionConfig((generator.layers[layer - 1].channels,), layer), rngs)
+        return tuple(threshold(head(features[i]), tau) for i, head in zip(self.layers, self.heads, strict=True))
 
 
 def threshold(m: jax.Array, tau: jax.Array | float) -> jax.Array:

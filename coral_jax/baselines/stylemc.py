@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from coral_jax.models.generator import Generator
+from coral_jax.optimisers import Optimiser, Rates, Trainables
 
 ACCUMULATED = 2  # batches a step
 UNCOUNTED = 2  # first steps whose signs are not compared with the step before
@@ -28,10 +29,10 @@ class StyleMCState(NamedTuple):
     flips: object  # how often a sum had another sign than the one before
 
 
-def edited_convolutions(generator: Generator) -> tuple[bool, ...]:
-    """Which convolutions StyleMC edits: those of 8 to 64 px."""
+def layers_of_8_to_64(generator: Generator) -> tuple[int, ...]:
+    """Numbers of the layers that StyleMC edits: those of 8 to 64 px."""
     first, last = RESOLUTIONS
-    return tuple(first <= layer.resolution <= last for layer in generator.layers)
+    return tuple(layer.index for layer in generator.layers if first <= layer.resolution <= last)
 
 
 def init(trainables: object) -> StyleMCState:
@@ -59,3 +60,12 @@ def step(
     previous = jax.tree.map(lambda a, b: jnp.where(stepping, b, a), state.previous, summed)
     gradient = jax.tree.map(lambda g: jnp.where(stepping, 0.0, g), summed)
     return trainables, StyleMCState(done, gradient, previous, flips)
+
+
+def _step(
+    trainables: Trainables, state: StyleMCState, gradients: Trainables, rates: Rates, _: object
+) -> tuple[Trainables, StyleMCState]:
+    return step(trainables, state, gradients, rates.editor, rates.steps)
+
+
+STYLEMC = Optimiser(init, _step)

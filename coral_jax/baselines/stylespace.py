@@ -10,10 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from coral_jax.blend import Blend, Masks, Original
+from coral_jax.editors import Editor
 from coral_jax.latents import truncated_w_plus
-from coral_jax.models.generator import Generator
-
-Styles = tuple[jax.Array, ...]  # of every convolution, in order: [B, C_in], or [C_in] for all faces alike
+from coral_jax.models.generator import Generator, Styles
+from coral_jax.optimisers import Channels, Optimiser, Rates, Trainables
 
 PUBLISHED_CHANNELS = 6048  # of the 1024-px generator that StyleCLIP's rule for beta was made for
 _BETAS = tuple(round(0.10 + 0.01 * step, 2) for step in range(20))
@@ -21,13 +22,13 @@ _BATCH = 1000
 
 
 def style_widths(generator: Generator) -> tuple[int, ...]:
-    """Number of style channels of every convolution, in order."""
+    """Number of channels of every style, in order."""
     w_plus = jax.ShapeDtypeStruct((1, generator.n_latent, generator.w_dim), jnp.float32)
     return tuple(style.shape[1] for style in jax.eval_shape(lambda g, codes: g.styles(codes), generator, w_plus))
 
 
 def statistics(generator: Generator, count: int, seed: int, truncation: float) -> tuple[Styles, Styles]:
-    """Mean and standard deviation [C_in] of every convolution's styles, over `count` codes; count is rounded up to 1000s."""
+    """Mean and standard deviation [C_in] of every style, over `count` codes; count is rounded up to 1000s."""
     random = np.random.RandomState(seed)  # the generator of StyleCLIP's authors: their seed gives their codes
     parts = []
     for _ in range(-(-count // _BATCH)):
@@ -46,44 +47,45 @@ def _moments(generator: Generator, z: jax.Array, truncation: float) -> tuple[Sty
     return tuple(style.mean(axis=0) for style in styles), tuple(style.var(axis=0) for style in styles)
 
 
-def styled_synthesis(generator: Generator, styles: Styles, w_plus: jax.Array) -> jax.Array:
-    """Draw the styles [B, C_in], with ToRGB under the codes w_plus [B, n_latent, w_dim]: images [B, size, size, 3]."""
-    x, image = generator.constant(w_plus.shape[0]), None
-    for layer, style in zip(generator.layers, styles, strict=True):
-        x = generator.styled_layer(layer.index, x, style)
-        if layer.rgb_w_index is not None:
-            image = generator.rgb(layer.index, x, w_plus[:, layer.rgb_w_index], image)
-    return image
+def draw_styled(generator: Generator, original: Original, delta: Styles, masks: Masks, *, full: bool = False) -> Blend:
+    """Draw styles + delta [C_in], with ToRGB under the original codes: there are no masks, and so nothing `full`."""
+    styles = iter(jax.tree.map(jnp.add, generator.styles(original.w_plus), delta))
+    by_layer = {layer.index: tuple(next(styles) for _ in layer.rows) for layer in generator.layers}
+    return Blend(generator.synthesis(original.w_plus, by_layer), None, original.image, ())
 
 
-class StyleDirection(nnx.Module):
-    """One delta of the styles for every image: a row [C_in] per edited convolution, zero at first; no row where not edited."""
+class StyleDirection(Editor):
+    """One delta of the styles for every image: a row [C_in] for each style of an edited layer, zero at first."""
 
-    def __init__(self, channels: tuple[int, ...], rngs: nnx.Rngs, *, edited: tuple[bool, ...] | None = None):
-        """`channels` of all convolutions, and which of them are `edited` (all, if not given)."""
-        del rngs  # nothing random
-        edited = edited or (True,) * len(channels)
-        self.edited = tuple(index for index, chosen in enumerate(edited) if chosen)
-        self.rows = nnx.List([_zeros(channels[index]) for index in self.edited])
+    def __init__(self, generator: Generator, layers: Sequence[int], rngs: nnx.Rngs, *, faces: int = 1):
+        del rngs, faces  # nothing random, and one delta for all
+        self.widths = style_widths(generator)
+        rows = [row for layer in generator.layers for row in layer.rows]  # the row that each style is of
+        edited = {row for number in layers for row in generator.layers[number - 1].rows}
+        self.edited = tuple(place for place, row in enumerate(rows) if row in edited)
+        self.rows = nnx.List([_zeros(self.widths[place]) for place in self.edited])
 
-    def __call__(self, styles: Styles, tau: jax.Array | float = 0.0) -> Styles:
-        """Delta [C_in] of every convolution that has styles, zero where it is not edited; tau does not change it."""
-        delta = [jnp.zeros(style.shape[-1]) for style in styles]
-        for index, row in zip(self.edited, self.rows, strict=True):
-            delta[index] = row[...]
+    def __call__(self, w_plus: jax.Array, tau: jax.Array | float = 0.0) -> Styles:
+        """Delta [C_in] of every style, zero where it is not edited; neither w_plus nor tau changes it."""
+        delta = [jnp.zeros(width) for width in self.widths]
+        for place, row in zip(self.edited, self.rows, strict=True):
+            delta[place] = row[...]
         return tuple(delta)
 
 
-class ChannelSelection(nnx.Module):
-    """StyleCLIP's global direction: how much each channel has to do with the prompt, R, and its sigma, [C_in] a convolution."""
+class ChannelSelection(Editor):
+    """StyleCLIP's global direction: how much each channel has to do with the prompt, R, and its sigma, [C_in] a style."""
 
-    def __init__(self, channels: tuple[int, ...], rngs: nnx.Rngs):
-        del rngs  # nothing random
-        self.relevance = nnx.List([_zeros(width) for width in channels])
-        self.sigma = nnx.List([_zeros(width) for width in channels])
+    from_text = True
 
-    def __call__(self, styles: Styles, tau: jax.Array | float = 0.0) -> Styles:
-        """Delta [C_in] of every convolution: R / max|R| sigma, zero where |R| < tau.
+    def __init__(self, generator: Generator, layers: Sequence[int], rngs: nnx.Rngs, *, faces: int = 1):
+        del layers, rngs, faces  # all styles, nothing random, one delta for all
+        widths = style_widths(generator)
+        self.relevance = nnx.List([_zeros(width) for width in widths])
+        self.sigma = nnx.List([_zeros(width) for width in widths])
+
+    def __call__(self, w_plus: jax.Array, tau: jax.Array | float = 0.0) -> Styles:
+        """Delta [C_in] of every style: R / max|R| sigma, zero where |R| < tau; w_plus does not change it.
 
         tau is StyleCLIP's beta; 0 stands for the one that its authors' rule finds (`automatic_beta`).
         """
@@ -117,3 +119,13 @@ def with_relevance(selection: ChannelSelection, relevance: Sequence[jax.Array], 
 
 def _zeros(width: int) -> nnx.Param:
     return nnx.Param(jnp.zeros((width,)))
+
+
+def _from_text_step(
+    trainables: Trainables, state: tuple, gradients: Trainables, rates: Rates, channels: Channels
+) -> tuple[Trainables, tuple]:
+    """No descent: the edit follows from what is known of the channels."""
+    return Trainables(with_relevance(trainables.editor, channels.relevance, channels.sigma), None), state
+
+
+FROM_TEXT = Optimiser(lambda trainables: (), _from_text_step)

@@ -38,7 +38,7 @@ class Subjects(NamedTuple):
 
     w_plus: np.ndarray
     text: jax.Array
-    asked: object | None  # toons.truth.HeldOut
+    asked: object | None  # HeldOut of the domain's truth
 
 
 class Judge:
@@ -110,11 +110,7 @@ class Judge:
 
     def _subjects(self, prompt: str) -> Subjects:
         domain = self._domain
-        asked = None
-        if domain.name == "toons":
-            from coral_jax.toons import truth  # the renderer and the classifier are of no use elsewhere
-
-            asked = truth.held_out(prompt, self._count)
+        asked = None if domain.truth is None else domain.truth.held_out(prompt, self._count)
         if asked is not None:
             w_plus = np.asarray(w_plus_of_z(domain.generator, asked.z))
         else:
@@ -162,11 +158,9 @@ class Judge:
             numbers["outside_mask"] = metrics.distance_outside(clip, original, edited, metrics.union_of(masks, original))
             numbers["areas"] = np.stack([mask.mean(axis=(1, 2)) for mask in masks], axis=1)
         if asked is not None:
-            from coral_jax.toons import truth
-
             numbers["outside_truth"] = metrics.distance_outside(clip, original, edited, asked.region[rows])
             here = asked._replace(z=asked.z[rows], region=asked.region[rows], change=asked.change[rows])
-            judged = truth.judge(self._classifier, here, original, edited)
+            judged = self._domain.truth.judge(self._classifier, here, original, edited)
             names = ("change", "outside", "drifted", "others", "missed", "ideal")
             numbers |= {"succeeded": judged.succeeded} | {name: getattr(judged, name) for name in names}
         return {name: np.asarray(value) for name, value in numbers.items()}

@@ -38,10 +38,10 @@ def plan(methods: list[str], prompts: list[str], domain: Domain, weights_dir: st
         config.weights_dir = weights_dir
         chosen = resolve(config, domain.settings)
         # Fifty rows of the log or more, so that the time to quality is known to a fiftieth of the run.
-        config.log_every = max(1, min(config.log_every, chosen.steps // 50))
+        config.log_every = max(1, min(config.log_every, chosen.settings.steps // 50))
         frozen = domain.frozen(prompt, config.segmenter)
-        jax.eval_shape(init_state, chosen.step, frozen, jax.random.key(0))
-        settings = dataclasses.asdict(chosen.step) | {"steps": chosen.steps, "tau": chosen.tau, "seed": config.seed}
+        jax.eval_shape(init_state, chosen.settings, frozen, jax.random.key(0))
+        settings = dataclasses.asdict(chosen.settings) | {"tau": chosen.tau, "seed": config.seed}
         settings |= {"segmenter": config.segmenter, "dtype": config.dtype}
         cells.append(Cell(method, prompt, config, settings, cell_folder(out, method, prompt)))
     folders = [cell.folder for cell in cells]

@@ -2,13 +2,14 @@
 
 For every channel of the convolutions up to 128 px: on each of some faces, the channel at mean + 5 sigma less the channel at
 mean - 5 sigma, as a unit vector of CLIP's space; the mean of these over the faces, as a unit vector.  A domain's are kept
-in the user's cache folder, a file a convolution: work that was stopped goes on where it was.
+in the user's cache folder, a file a layer: work that was stopped continues where it was.
 """
 
 import functools
 import hashlib
+import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,61 +19,54 @@ import numpy as np
 
 from coral_jax import weights
 from coral_jax.baselines.stylespace import statistics
+from coral_jax.config import Settings
 from coral_jax.domains import Domain
 from coral_jax.global_directions.templates import wordings
 from coral_jax.latents import truncated_w_plus
 from coral_jax.logs import Progress
 from coral_jax.models.clip import CLIP
 from coral_jax.models.generator import Generator, Layer
+from coral_jax.optimisers import Channels
 from coral_jax.runtime.compiling import jit
 from coral_jax.runtime.files import user_cache
-from coral_jax.step import Settings
 
 FORMAT = 1  # of the files in the cache
 MAX_RESOLUTION = 128  # of the convolutions whose channels are looked at
 SPREAD = 5.0  # sigmas to either side of the mean
 COUNT, SEED = 100_000, 5  # codes that mean and sigma are of, and the seed of z
-FACES = {"toons": 24}  # where two cores must do in minutes
-PUBLISHED_FACES = 100  # StyleCLIP's: everywhere else
+FACES = 100  # StyleCLIP's, where domain.json has no direction_faces
 _PIXELS = 2**20  # drawn at once: 256 images of 64 px, one pair of 1024 px
 _NOISE = 1e-5  # unit vectors nearer to each other differ by rounding, which points nowhere
 
 
 class Relevances(NamedTuple):
-    """Of a domain: a unit vector of CLIP's space a channel, and the channels' sigma; one array a convolution, in order."""
+    """Of a domain: a unit vector of CLIP's space a channel, and the channels' sigma; one array a style, in order."""
 
-    vectors: tuple[np.ndarray, ...]  # [C_in, E]; zero for channels without effect and for later convolutions
+    vectors: tuple[np.ndarray, ...]  # [C_in, E]; zero for channels without effect and for later layers
     sigma: tuple[np.ndarray, ...]  # [C_in]
 
 
-class Scene(NamedTuple):
-    """Faces on their way through the generator: what a convolution is about to read."""
+class Halfway(NamedTuple):
+    """Faces on their way through the generator: what a layer is about to read."""
 
     x: jax.Array  # [N, h, w, C]
     image: jax.Array | None  # the sum of ToRGBs so far
     w_plus: jax.Array  # [N, n_latent, w_dim]
 
 
-class Given(NamedTuple):
-    """What the edit of a prompt is found from: R, the relevance of each channel for it, and sigma; [C_in] a convolution."""
-
-    relevance: tuple[jax.Array, ...]
-    sigma: tuple[jax.Array, ...]
-
-
-def given(domain: Domain, prompt: str) -> Given:
+def channels_of(domain: Domain, prompt: str) -> Channels:
     """R and sigma of a prompt; finds the domain's relevances first where they are not in the cache.
 
     ValueError for an empty or too long prompt.
     """
     towards = text_direction(domain, prompt)
     vectors, sigma = relevances(domain)
-    return Given(tuple(jnp.asarray(layer) @ towards for layer in vectors), tuple(map(jnp.asarray, sigma)))
+    return Channels(tuple(jnp.asarray(style) @ towards for style in vectors), tuple(map(jnp.asarray, sigma)))
 
 
 def text_direction(domain: Domain, prompt: str) -> jax.Array:
     """Unit vector [E] of CLIP's space, from texts of any face of the domain to texts of such a one as the prompt asks for."""
-    asked, neutral = (_text_vector(domain.clip, domain.tokenizer(texts)) for texts in wordings(domain.name, prompt))
+    asked, neutral = (_text_vector(domain.clip, domain.tokenizer(texts)) for texts in wordings(domain, prompt))
     return _unit(asked - neutral)
 
 
@@ -81,31 +75,39 @@ def relevances(domain: Domain) -> Relevances:
     folder = cache_folder(domain)
     mean, sigma = _statistics(folder / "statistics.safetensors", domain)
     values = [np.stack([m - SPREAD * s, m + SPREAD * s]) for m, s in zip(mean, sigma, strict=True)]
-    _find_missing(domain, folder, values)
-    vectors = [_vectors(folder, layer, len(sigma[layer.index - 1]), domain.clip) for layer in domain.generator.layers]
-    return Relevances(tuple(vectors), sigma)
+    of_layers = _by_layer(domain.generator, values)
+    _find_missing(domain, folder, of_layers)
+    vectors = [_vectors(folder, layer, of_layers[layer], domain.clip) for layer in domain.generator.layers]
+    return Relevances(tuple(itertools.chain.from_iterable(vectors)), sigma)
 
 
-def _find_missing(domain: Domain, folder: Path, values: list[np.ndarray]) -> None:
-    """Write the files of the convolutions that have none; `values` [2, C_in] are the low and high ones of each."""
+def _by_layer(generator: Generator, of_styles: Sequence[np.ndarray]) -> dict[Layer, list[np.ndarray]]:
+    """What is given for each style, in order, by the layer that reads it."""
+    left = iter(of_styles)
+    return {layer: [next(left) for _ in layer.rows] for layer in generator.layers}
+
+
+def _find_missing(domain: Domain, folder: Path, values: dict[Layer, list[np.ndarray]]) -> None:
+    """Write the files of the layers that have none; `values` [2, C_in] are the low and high ones of each style."""
     generator = domain.generator
     looked_at = [layer for layer in generator.layers if layer.resolution <= MAX_RESOLUTION]
     missing = [layer for layer in looked_at if not _file(folder, layer).exists()]
     if not missing:
         return
-    channels = {layer: values[layer.index - 1].shape[1] for layer in looked_at}
+    channels = {layer: sum(of_style.shape[1] for of_style in values[layer]) for layer in looked_at}
     done = sum(channels[layer] for layer in looked_at if layer not in missing)
     progress = Progress(f"style channels of {domain.name}", done, sum(channels.values()))
-    scene = _faces(domain)
+    faces = _faces(domain)
     for layer in looked_at[: looked_at.index(missing[-1]) + 1]:
         if layer in missing:
             found = []
-            for vector in channel_vectors(generator, domain.clip, layer.index, scene, values[layer.index - 1]):
-                found.append(vector)
-                done += 1
-                progress.show(done, {})
+            for place, of_style in enumerate(values[layer]):
+                for vector in channel_vectors(generator, domain.clip, layer, place, faces, of_style):
+                    found.append(vector)
+                    done += 1
+                    progress.show(done, {})
             weights.save_tensors(_file(folder, layer), {"vectors": np.stack(found)}, {})
-        scene = _through(generator, scene, layer.index)
+        faces = _through(generator, faces, layer)
 
 
 def cache_folder(domain: Domain) -> Path:
@@ -114,56 +116,49 @@ def cache_folder(domain: Domain) -> Path:
     return user_cache() / "global_directions" / f"{domain.name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
 
 
-def channel_vectors(generator: Generator, clip: CLIP, index: int, scene: Scene, values: np.ndarray) -> Iterator[np.ndarray]:
-    """Unit vector [E] of each channel of convolution `index` in turn, from its low and high `values` [2, C_in].
+def channel_vectors(
+    generator: Generator, clip: CLIP, layer: Layer, place: int, faces: Halfway, values: np.ndarray
+) -> Iterator[np.ndarray]:
+    """Unit vector [E] of each channel of a layer's style number `place` in turn, from its low and high `values` [2, C_in].
 
-    `scene` is what the convolution reads.  All that lies before it is the same for all its channels, and not drawn again.
+    `faces` are what the layer reads.  All that lies before it is the same for all its channels, and not drawn again.
     """
-    count = len(scene.w_plus)
+    count = len(faces.w_plus)
     most = max(1, _PIXELS // (2 * generator.layers[-1].resolution ** 2))
     size = max(part for part in range(1, count + 1) if count % part == 0 and part <= most)
-    parts = [jax.tree.map(lambda leaf, at=start: leaf[at : at + size], scene) for start in range(0, count, size)]
+    parts = [jax.tree.map(lambda leaf, at=start: leaf[at : at + size], faces) for start in range(0, count, size)]
     for channel in range(values.shape[1]):
         low_high = values[:, channel]
-        yield np.asarray(_unit(sum(_responses(generator, clip, part, channel, low_high, index) for part in parts)))
+        yield np.asarray(_unit(sum(_responses(generator, clip, part, channel, low_high, layer, place) for part in parts)))
 
 
-@functools.partial(jit, static_argnums=5)
+@functools.partial(jit, static_argnums=(5, 6))
 def _responses(
-    generator: Generator, clip: CLIP, scene: Scene, channel: jax.Array, low_high: jax.Array, index: int
+    generator: Generator, clip: CLIP, faces: Halfway, channel: jax.Array, low_high: jax.Array, layer: Layer, place: int
 ) -> jax.Array:
     """Sum over the faces of the unit vectors [E] between a channel's low value and its high one."""
-    layer = generator.layers[index - 1]
-    style = generator.style(index, scene.w_plus[:, layer.w_index])
-    styles = jnp.concatenate([style.at[:, channel].set(value) for value in low_high])
-    x, image, w_plus = jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf]), scene)
-    drawn = _rgb(generator, layer, Scene(generator.styled_layer(index, x, styles), image, w_plus))
-    for layer in generator.layers[index:]:
-        drawn = _layer(generator, layer, drawn)
+    styles = [jnp.concatenate([style, style]) for style in generator.layer_styles(layer, layer.codes(faces.w_plus))]
+    low, high = jnp.split(styles[place], 2)
+    styles[place] = jnp.concatenate([low.at[:, channel].set(low_high[0]), high.at[:, channel].set(low_high[1])])
+    twice = jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf]), faces)
+    start = (layer.index, twice.x, twice.image)
+    for _, _, image in generator.walk(twice.w_plus, start=start, styles={layer.index: styles}):  # noqa: B007
+        pass
     # The authors' images are bytes: what is brighter than white is white.
-    low, high = jnp.split(_unit(clip.encode_image(jnp.clip(drawn.image, -1.0, 1.0))), 2)
+    low, high = jnp.split(_unit(clip.encode_image(jnp.clip(image, -1.0, 1.0))), 2)
     return jnp.sum(_unit(high - low), axis=0)
 
 
-def _layer(generator: Generator, layer: Layer, scene: Scene) -> Scene:
-    x = generator.layer(layer.index, scene.x, scene.w_plus[:, layer.w_index])
-    return _rgb(generator, layer, scene._replace(x=x))
-
-
-def _rgb(generator: Generator, layer: Layer, scene: Scene) -> Scene:
-    if layer.rgb_w_index is None:
-        return scene
-    return scene._replace(image=generator.rgb(layer.index, scene.x, scene.w_plus[:, layer.rgb_w_index], scene.image))
-
-
 @functools.partial(jit, static_argnums=2)
-def _through(generator: Generator, scene: Scene, index: int) -> Scene:
-    return _layer(generator, generator.layers[index - 1], scene)
+def _through(generator: Generator, faces: Halfway, layer: Layer) -> Halfway:
+    """The faces after the layer that they were before."""
+    _, x, image = next(generator.walk(faces.w_plus, start=(layer.index, faces.x, faces.image)))
+    return Halfway(x, image, faces.w_plus)
 
 
 @jax.jit
-def _first(generator: Generator, z: jax.Array, truncation: float) -> Scene:
-    return Scene(generator.constant(len(z)), None, truncated_w_plus(generator, z, truncation))
+def _first(generator: Generator, z: jax.Array, truncation: float) -> Halfway:
+    return Halfway(generator.constant(len(z)), None, truncated_w_plus(generator, z, truncation))
 
 
 @jax.jit
@@ -177,13 +172,13 @@ def _unit(x: jax.Array) -> jax.Array:
     return jnp.where(norm > _NOISE, x / jnp.maximum(norm, _NOISE), 0.0)
 
 
-def _faces(domain: Domain) -> Scene:
+def _faces(domain: Domain) -> Halfway:
     z = np.random.RandomState(SEED).standard_normal((_count(domain), domain.generator.z_dim))
     return _first(domain.generator, z.astype(np.float32), _truncation(domain))
 
 
 def _count(domain: Domain) -> int:
-    return FACES.get(domain.name, PUBLISHED_FACES)
+    return domain.direction_faces or FACES
 
 
 def _truncation(domain: Domain) -> float:
@@ -204,9 +199,10 @@ def _file(folder: Path, layer: Layer) -> Path:
     return folder / f"layer_{layer.index:02d}.safetensors"
 
 
-def _vectors(folder: Path, layer: Layer, width: int, clip: CLIP) -> np.ndarray:
-    """What was found for a convolution [C_in, E]: zero where none was looked for."""
+def _vectors(folder: Path, layer: Layer, values: list[np.ndarray], clip: CLIP) -> list[np.ndarray]:
+    """What was found for the styles of a layer, [C_in, E] each: zero where nothing was looked for."""
+    widths = [of_style.shape[1] for of_style in values]
     if layer.resolution > MAX_RESOLUTION:
-        return np.zeros((width, clip.config.embed_dim), np.float32)
+        return [np.zeros((width, clip.config.embed_dim), np.float32) for width in widths]
     tensors, _ = weights.load_tensors(_file(folder, layer))
-    return tensors["vectors"]
+    return np.split(tensors["vectors"], np.cumsum(widths)[:-1])

@@ -3,6 +3,8 @@
 For CLIPs of photographs, the templates of OpenAI's ImageNet prompts that StyleCLIP uses: 79, all of them but "a photo of many".
 """
 
+from coral_jax.domains import Domain
+
 _PICTURES = (
     "a photo", "a bad photo", "a good photo", "a low resolution photo", "a cropped photo", "a bright photo", "a dark photo",
     "a close-up photo", "a black and white photo", "a pixelated photo", "a jpeg corrupted photo", "a blurry photo",
@@ -18,15 +20,11 @@ TEMPLATES = (
     *(f"{article} {{}} in a video game." for article in ("a", "the")),
     *("a photo of my {}.", "a photo of one {}.", "itap of my {}."),
 )
-_SUBJECTS = {"cars": "car"}  # by domain; elsewhere a face
 
 
-def wordings(domain: str, prompt: str) -> tuple[list[str], list[str]]:
+def wordings(domain: Domain, prompt: str) -> tuple[list[str], list[str]]:
     """Texts for a picture of the domain as the prompt asks for it, and for any picture of the domain."""
-    if domain == "toons":
-        from coral_jax.toons.captions import wordings as of_toons  # their CLIP has a language of its own
-
-        return of_toons(prompt)
-    subject = _SUBJECTS.get(domain, "face")
-    asked = prompt if subject in prompt.lower().split() else f"{prompt} {subject}"  # "surprised face", "mohawk face"
-    return [template.format(asked) for template in TEMPLATES], [template.format(subject) for template in TEMPLATES]
+    if domain.language is not None:
+        return domain.language.wordings(prompt)
+    asked = prompt if domain.subject in prompt.lower().split() else f"{prompt} {domain.subject}"  # "surprised face"
+    return [template.format(asked) for template in TEMPLATES], [template.format(domain.subject) for template in TEMPLATES]

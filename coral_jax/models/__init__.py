@@ -12,16 +12,16 @@ from flax import nnx
 
 from coral_jax import weights
 from coral_jax.models.clip import CLIP
+from coral_jax.models.generator import Generator
 from coral_jax.models.identity import Identity
-from coral_jax.models.stylegan2 import StyleGAN2
 
 
-def load_generator(path: str | os.PathLike) -> StyleGAN2:
-    """Read a generator: `mapping(z)`, `broadcast(w)`, `truncate(w, psi)`, `synthesis(w_plus)`; see models.generator.
+def load_generator(path: str | os.PathLike) -> Generator:
+    """Read a generator of any kind: `mapping(z)`, `broadcast(w)`, `truncate(w, psi)`, `synthesis(w_plus)` (models.generator).
 
     Weights become float32. Raises ValueError for a file of another network, FileNotFoundError for none.
     """
-    return _load(path, StyleGAN2, "a generator")
+    return _load(path, Generator, "a generator")
 
 
 def load_clip(path: str | os.PathLike) -> CLIP:

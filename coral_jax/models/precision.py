@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from coral_jax.models.stylegan2 import StyleGAN2
+from coral_jax.models.generator import Generator
 
 COMPUTE_DTYPES = ("float32", "bfloat16")
 
@@ -19,7 +19,7 @@ def cast(network: nnx.Module, dtype: str) -> nnx.Module:
         raise ValueError(f"dtype is {dtype!r}; give one of {', '.join(COMPUTE_DTYPES)}")
     if dtype == "float32":
         return network
-    keep = _is_style if isinstance(network, StyleGAN2) else _is_nothing
+    keep = network.stays_float32 if isinstance(network, Generator) else _nothing
     graph, state = nnx.split(network)
     flat = {
         path: variable.replace(variable[...].astype(dtype)) if _is_weight(variable) and not keep(path) else variable
@@ -33,12 +33,7 @@ def _is_weight(variable: nnx.Variable) -> bool:
     return isinstance(variable, nnx.Param) and jnp.issubdtype(variable.dtype, jnp.floating)
 
 
-def _is_style(path: tuple) -> bool:
-    """All of a StyleGAN2 but the constant input, whose type the features follow, and the convolutions' kernels."""
-    return "mapping" in path or "modulation" in path or path[-1] not in ("input", "kernel")
-
-
-def _is_nothing(path: tuple) -> bool:
+def _nothing(path: tuple) -> bool:
     return False
 
 

@@ -5,6 +5,7 @@ stylegan2-ada-pytorch.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from coral_jax.models import ops
-from coral_jax.models.generator import Layer
+from coral_jax.models.generator import Generator, Layer
 
 MAPPING_LR_MUL = 0.01
 
@@ -42,9 +43,9 @@ def _layers(config: StyleGAN2Config) -> tuple[Layer, ...]:
     layers = []
     for block, (resolution, channels) in enumerate(config.channels):
         if block:  # the up-sampling convolution that opens a block has no ToRGB; the first block lacks it
-            layers.append(Layer(len(layers) + 1, resolution, channels, len(layers), None))
+            layers.append(Layer(len(layers) + 1, resolution, channels, (len(layers),)))
         # ToRGB shares its code with the first convolution of the next block (18 codes for 17 convolutions at 1024 px).
-        layers.append(Layer(len(layers) + 1, resolution, channels, len(layers), len(layers) + 1))
+        layers.append(Layer(len(layers) + 1, resolution, channels, (len(layers),), len(layers) + 1))
     return tuple(layers)
 
 
@@ -99,18 +100,16 @@ class ToRGB(nnx.Module):
         return rgb.astype(jnp.float32) + self.bias[...]
 
 
-class StyleGAN2(nnx.Module):
-    """A StyleGAN2 generator; see `coral_jax.models.generator.Generator` for what its methods promise.
+class StyleGAN2(Generator):
+    """A StyleGAN2 generator: `Generator` says what its methods promise.
 
     `fused_upsampling` (static, False at first) picks the form of up-sampling convolutions: set it to True to train the
     generator itself, where it makes the kernels' gradients several times faster; the outputs agree to rounding.
-    `content_rows` (static, None at first): the rows that are the picture, where the generator draws bars around it.
     """
 
     def __init__(self, config: StyleGAN2Config, rngs: nnx.Rngs):
         self.config = config
         self.fused_upsampling = False
-        self.content_rows: tuple[int, int] | None = None
         first = config.channels[0][1]
         self.mapping = Mapping(config, rngs)
         self.w_avg = nnx.Variable(jnp.zeros((config.w_dim,)))
@@ -119,7 +118,7 @@ class StyleGAN2(nnx.Module):
         for layer in _layers(config):
             up = layer.resolution > resolution
             convs.append(StyledConv(channels_in, layer.channels, layer.resolution, config.w_dim, up, rngs))
-            if layer.rgb_w_index is not None:
+            if layer.rgb_row is not None:
                 to_rgbs.append(ToRGB(layer.channels, config.w_dim, rngs))
             channels_in, resolution = layer.channels, layer.resolution
         self.convs = nnx.List(convs)
@@ -130,63 +129,26 @@ class StyleGAN2(nnx.Module):
         """The convolutions: 2 log2(size) - 3 of them, 17 at 1024 px."""
         return _layers(self.config)
 
-    @property
-    def n_latent(self) -> int:
-        """Number of codes in w_plus: 2 log2(size) - 2, 18 at 1024 px."""
-        return len(self.layers) + 1
-
-    @property
-    def z_dim(self) -> int:
-        """Width of z."""
-        return self.config.z_dim
-
-    @property
-    def w_dim(self) -> int:
-        """Width of one code."""
-        return self.config.w_dim
-
-    def truncate(self, w: jax.Array, psi: float) -> jax.Array:
-        """Move w [B, ..., w_dim] towards w_avg: w_avg + psi (w - w_avg)."""
-        return self.w_avg[...] + psi * (w - self.w_avg[...])
-
-    def broadcast(self, w: jax.Array) -> jax.Array:
-        """Repeat w [B, w_dim] to w_plus [B, n_latent, w_dim]."""
-        return jnp.broadcast_to(w[:, None, :], (w.shape[0], self.n_latent, w.shape[1]))
-
     def constant(self, batch: int) -> jax.Array:
         """The learned 4x4 input, repeated: [batch, 4, 4, C]."""
         return jnp.broadcast_to(self.input[...], (batch, *self.input.shape))
 
-    def layer(self, index: int, x: jax.Array, w: jax.Array) -> jax.Array:
-        """Features [B, h, w, C] of convolution `index` (from 1), from those before it and its code w [B, w_dim]."""
-        return self.styled_layer(index, x, self.style(index, w))
-
-    def style(self, index: int, w: jax.Array) -> jax.Array:
-        """Style [B, C_in] of convolution `index` under its code w [B, w_dim]: what its affine map gives.
+    def style(self, row: int, w: jax.Array) -> jax.Array:
+        """Style [B, C_in] of convolution row + 1 under its code w [B, w_dim]: what its affine map gives.
 
         StyleSpace as its authors have it (arXiv 2011.12799): about 1, before the equalised scale of the kernel.
         """
-        return self.convs[index - 1].modulation(w)
+        return self.convs[row].modulation(w)
 
-    def styled_layer(self, index: int, x: jax.Array, style: jax.Array) -> jax.Array:
-        """Features [B, h, w, C] of convolution `index` from those before it and its style [B, C_in]."""
+    def styled_layer(self, index: int, x: jax.Array, styles: Sequence[jax.Array]) -> jax.Array:
+        """Features [B, h, w, C] of convolution `index` from those before it and its style ([B, C_in],)."""
+        (style,) = styles
         return self.convs[index - 1](x, style, fused=self.fused_upsampling)
 
-    def styles(self, w_plus: jax.Array) -> tuple[jax.Array, ...]:
-        """Style of every convolution, in order, under w_plus [B, n_latent, w_dim]; those of ToRGB are left out."""
-        return tuple(self.style(layer.index, w_plus[:, layer.w_index]) for layer in self.layers)
-
-    def rgb(self, index: int, x: jax.Array, w: jax.Array, image: jax.Array | None) -> jax.Array | None:
-        """Up-sample the image so far and add ToRGB of x where convolution `index` ends its block; else leave it.
-
-        The last one's image is cut to `content_rows`: whatever is drawn by this method comes without bars.
-        """
-        if self.layers[index - 1].rgb_w_index is None:
-            return image
+    def add_rgb(self, index: int, x: jax.Array, w: jax.Array, image: jax.Array | None) -> jax.Array:
+        """Up-sample the image so far and add ToRGB of x, the features of convolution `index`, which ends its block."""
         rgb = self.to_rgbs[index // 2](x, w)
-        image = rgb if image is None else ops.upsample(image) + rgb
-        whole = self.content_rows is None or index < len(self.layers)
-        return image if whole else image[:, slice(*self.content_rows)]
+        return rgb if image is None else ops.upsample(image) + rgb
 
     def lower(self, resolution: int) -> "StyleGAN2":
         """The same generator up to `resolution` px, with the same arrays: draws what its ToRGBs have added up to by then.
@@ -204,15 +166,3 @@ class StyleGAN2(nnx.Module):
         if self.content_rows is not None:
             short.content_rows = tuple(row * resolution // self.config.size for row in self.content_rows)
         return short
-
-    def synthesis(self, w_plus: jax.Array) -> jax.Array:
-        """Draw w_plus [B, n_latent, w_dim]: images [B, size, size, 3], nominally in [-1, 1], not clipped.
-
-        With `content_rows` they are [B, rows, size, 3].
-        """
-        x, image = self.constant(w_plus.shape[0]), None
-        for layer in self.layers:
-            x = self.layer(layer.index, x, w_plus[:, layer.w_index])
-            if layer.rgb_w_index is not None:
-                image = self.rgb(layer.index, x, w_plus[:, layer.rgb_w_index], image)
-        return image

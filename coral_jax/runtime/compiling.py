@@ -1,18 +1,12 @@
-"""Compiling: with the options that a CPU needs, and without keeping the memory that it took."""
+"""Compiling with the options that the process's devices need."""
 
 import functools
 from collections.abc import Callable
 
 import jax
 
-from coral_jax.runtime import memory
-
-# XLA's own convolutions are 1.5 times as fast as those of YNNPACK, which jax 0.10 takes instead (benchmarks/README.md).
+# XLA's own convolutions are 1.5 times as fast as those of YNNPACK, which jax 0.10 takes instead (docs/performance.md).
 CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": ""}
-
-# Temporaries of a program for a CPU that its process keeps for the next run.  Kept memory can be taken twice, where
-# something small has come to lie in it: the step at 256 px then held 5.8 GB, not 3.8.
-KEPT_BYTES = 512 << 20
 
 
 @functools.cache
@@ -28,20 +22,8 @@ def options() -> dict[str, str]:
 
 
 def compile_ahead(program: jax.stages.Wrapped, *arguments: object) -> jax.stages.Compiled:
-    """program.lower(*arguments).compile() with `options`, for a program that now runs many times.
-
-    On a CPU it then runs in memory that lies together and, if it has few temporaries, that the process keeps.
-
-    What the compiler freed goes back to the system: glibc keeps it otherwise, most of a gigabyte after a large program,
-    beside all that the program then allocates.
-    """
-    memory.put_back()
-    compiled = program.lower(*arguments).compile(compiler_options=options())
-    memory.give_back()
-    if jax.default_backend() == "cpu":
-        memory.keep_freed(compiled.memory_analysis().temp_size_in_bytes <= KEPT_BYTES)
-        memory.put_aside()
-    return compiled
+    """program.lower(*arguments).compile() with `options`; run it many times inside `memory.tuned_for`."""
+    return program.lower(*arguments).compile(compiler_options=options())
 
 
 def jit(function: Callable, **settings: object) -> Callable:

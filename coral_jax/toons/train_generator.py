@@ -15,6 +15,7 @@ StyleGAN2 of photographs. ToRGB styles are kept constant: colour is decided in c
 """
 
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import jax
@@ -83,18 +84,16 @@ def _part_loss(predicted: Array, parts: Array) -> Array:
 
 
 def _shape_loss(trainee: _ShapeTrainee, w_plus: Array, parts: Array) -> Array:
-    x = trainee.generator.constant(w_plus.shape[0])
-    for layer in trainee.generator.layers[:_FEATURES]:
-        x = trainee.generator.layer(layer.index, x, w_plus[:, layer.w_index])
+    for _, x, _ in islice(trainee.generator.walk(w_plus), _FEATURES):  # noqa: B007
+        pass
     return _part_loss(trainee.parts(x), parts)
 
 
 def draw(generator: StyleGAN2, w_plus: Array) -> tuple[Array, Array]:
     """(image, features of the last 32-px layer) with constant ToRGB styles: w = 0 there, so that nothing learns them."""
-    x, image, features = generator.constant(w_plus.shape[0]), None, None
-    for layer in generator.layers:
-        x = generator.layer(layer.index, x, w_plus[:, layer.w_index])
-        image = generator.rgb(layer.index, x, jnp.zeros_like(w_plus[:, 0]), image)
+    image = features = None
+    for layer, x, _ in generator.walk(w_plus):
+        image = generator.rgb(layer, x, jnp.zeros_like(w_plus[:, 0]), image)
         features = x if layer.index == _FEATURES else features
     return image, features
 

@@ -29,7 +29,7 @@ def write_outputs(workdir: Path, edit: Edit, seeds: list[int], timing: dict, beg
         print(f"warning: no mask reaches tau {edit.tau}, so the edit changes nothing; train longer, with a lower "
               "--config.lambda_area, or lower --config.tau", file=sys.stderr)  # fmt: skip
     tau = f"tau {edit.tau:g}, " if masks else ""
-    subtitle = f"{edit.settings.method} on {edit.domain.name}, {edit.steps} steps, {tau}seed {edit.seed}"
+    subtitle = f"{edit.settings.method} on {edit.domain.name}, {edit.settings.steps} steps, {tau}seed {edit.seed}"
     sheet = training_sheet(edit.prompt, subtitle, original, edited, masks, shares)
     write_bytes(workdir / "sheet.png", png(sheet))
     summary = _summary(workdir, edit, shares, timing)
@@ -53,7 +53,7 @@ def _summary(workdir: Path, edit: Edit, shares: list[LayerShare], timing: dict) 
         "domain_fingerprint": edit.domain.fingerprint,
         "seed": edit.seed,
         "batch_size": edit.settings.batch_size,
-        "steps": edit.steps,
+        "steps": edit.settings.steps,
         "tau": edit.tau,
         **timing,
         "seconds_per_step": statistics.median(row["seconds_per_step"] for row in rows),
@@ -66,11 +66,10 @@ def _summary(workdir: Path, edit: Edit, shares: list[LayerShare], timing: dict) 
 
 
 def _truth(edit: Edit) -> dict | None:
-    """The edit measured against the renderer's ideal one, where the domain is the embedded one."""
-    if edit.domain.name != "toons":
+    """The edit measured against the ideal one, where the domain knows it."""
+    truth = edit.domain.truth
+    if truth is None:
         return None
-    from coral_jax.toons import truth  # the renderer and the classifier are of no use elsewhere
-
-    if edit.trainables.method.per_face:  # each face takes seconds
+    if edit.method.per_face:  # each face takes seconds
         return truth.measure(edit.domain, edit.prompt, edit.apply, FACES_ONE_BY_ONE)
     return truth.measure(edit.domain, edit.prompt, edit.apply)

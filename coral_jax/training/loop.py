@@ -15,14 +15,15 @@ import ml_collections
 import numpy as np
 
 from coral_jax.artifact import Edit
-from coral_jax.config import RunSettings, resolve
+from coral_jax.config import Resolved, Settings, resolve
 from coral_jax.domains import Domain, load_domain
-from coral_jax.given import given
-from coral_jax.latents import parse_seeds
+from coral_jax.global_directions.relevance import channels_of
+from coral_jax.latents import parse_seeds, w_plus_of_seeds
 from coral_jax.logs import MetricsLog, Progress
 from coral_jax.methods import Method, get_method
 from coral_jax.models.generator import Generator
 from coral_jax.models.precision import cast_all
+from coral_jax.runtime import memory
 from coral_jax.runtime.compiling import compile_ahead
 from coral_jax.runtime.errors import NonFiniteError
 from coral_jax.step import Frozen, TrainState, init_state
@@ -56,32 +57,28 @@ def train_all(config: ml_collections.ConfigDict, runs: list[Run]) -> list[dict]:
     """
     begun = time.monotonic()
     seeds = parse_seeds(config.sheet_seeds)
-    get_method(config.method)
     domain = load_domain(config.domain, config.weights_dir)
     chosen = resolve(config, domain.settings)
     segmenter = config.segmenter or domain.default_segmenter
+    method = get_method(config.method)
     texts = [domain.frozen(run.prompt, segmenter).text for run in runs]
     frozen = domain.frozen(runs[0].prompt, segmenter)
     if config.loss_resolution is not None:
-        frozen = frozen._replace(generator=proxy(frozen.generator, get_method(config.method), config.loss_resolution))
+        frozen = frozen._replace(generator=proxy(frozen.generator, method, config.loss_resolution))
     frozen = cast_all(frozen, config.dtype)
     init_key, key = jax.random.split(jax.random.key(config.seed))
-    fresh = jax.device_get(_init_state(chosen.step, frozen, init_key))  # each prompt starts alike, as it would alone
+    fresh = jax.device_get(_init_state(chosen.settings, frozen, init_key))  # each prompt starts alike, as it would alone
     left = partition.from_first(lambda: _claim(runs, config, domain), np.zeros(len(runs), np.int32))
     open_runs = [run for run, unfinished in zip(runs, left, strict=True) if unfinished]
     if open_runs:
-        of_prompts = [
-            (text, given(chosen.step, domain, run.prompt, seeds))
-            for run, text, unfinished in zip(runs, texts, left, strict=True)
-            if unfinished
-        ]
-        text, stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *of_prompts)
-        state, timing = _learn(config, chosen, open_runs, frozen._replace(text=text, given=stacked), fresh, key)
+        frozen = _of_prompts([with_inputs(frozen._replace(text=text), domain, chosen.settings, run.prompt, seeds)
+                              for run, text, unfinished in zip(runs, texts, left, strict=True) if unfinished])  # fmt: skip
+        state, timing = _learn(config, chosen, open_runs, frozen, fresh, key)
 
         def write() -> np.ndarray:
             for run, own in zip(open_runs, partition.unstack(state, len(open_runs)), strict=True):
                 trainables = jax.tree.map(jnp.asarray, own.trainables)
-                edit = Edit(run.prompt, domain, segmenter, chosen.step, chosen.steps, config.seed, chosen.tau, trainables)
+                edit = Edit(run.prompt, domain, segmenter, chosen.settings, config.seed, chosen.tau, trainables)
                 write_outputs(run.folder, edit, seeds, timing, begun)
             return np.zeros(())
 
@@ -89,16 +86,31 @@ def train_all(config: ml_collections.ConfigDict, runs: list[Run]) -> list[dict]:
     return [finished(run.folder) for run in runs] if partition.is_first() else [{} for _ in runs]
 
 
+def with_inputs(frozen: Frozen, domain: Domain, settings: Settings, prompt: str, seeds: list[int]) -> Frozen:
+    """What a step reads for a prompt, with what two methods need: the codes of the seeds' faces, the prompt's channels."""
+    method = get_method(settings.method)
+    if method.per_face:
+        return frozen._replace(faces=jnp.asarray(w_plus_of_seeds(domain.generator, seeds, settings.truncation)))
+    return frozen._replace(channels=channels_of(domain, prompt)) if method.editor.from_text else frozen
+
+
+def _of_prompts(each: list[Frozen]) -> Frozen:
+    """What a step of several prompts reads, which have the networks and faces of the first."""
+    text, channels = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[(one.text, one.channels) for one in each])
+    return each[0]._replace(text=text, channels=channels)
+
+
 def proxy(generator: Generator, method: Method, resolution: int) -> Generator:
     """The generator up to `resolution` px, whose image the losses see instead, as StyleMC's do.
 
     ValueError where that image lacks a layer that the method edits: it would not be learned.
     """
-    edited = method.edited_layers(generator)
-    last = generator.layers[max(edited) - 1].resolution
-    if resolution >= last and method.edited_layers(lower := generator.lower(resolution)) == edited:
-        return lower
-    least = generator.layers[-1].resolution if method.drawing == "once" else last  # it counts its layer in the whole
+    edited = method.layers(generator)
+    sizes = dict.fromkeys(layer.resolution for layer in generator.layers[edited[-1] - 1 :])
+    # FEAT* counts its layer in the whole generator, and would edit another one of a lower generator.
+    least = next(size for size in sizes if method.layers(generator.lower(size)) == edited)
+    if resolution >= least:
+        return generator.lower(resolution)
     raise ValueError(
         f"loss_resolution is {resolution}, and what {method.name} edits here needs {least} px; give at least {least}, or "
         "leave it out"
@@ -117,11 +129,11 @@ def _claim(runs: list[Run], config: ml_collections.ConfigDict, domain: Domain) -
 
 
 def _learn(
-    config: ml_collections.ConfigDict, chosen: RunSettings, runs: list[Run], frozen: Frozen, fresh: TrainState, key: jax.Array
+    config: ml_collections.ConfigDict, chosen: Resolved, runs: list[Run], frozen: Frozen, fresh: TrainState, key: jax.Array
 ) -> tuple[TrainState, dict]:
     """Train the runs together: their last state, stacked, and what the summaries say of it."""
     alone = get_method(config.method).per_face  # each device would hold the deltas of all faces
-    mesh = partition.make_mesh(len(runs), 1 if alone else chosen.step.batch_size)
+    mesh = partition.make_mesh(len(runs), 1 if alone else chosen.settings.batch_size)
     with ExitStack() as files:
         checkpoints = []  # of the first process
 
@@ -139,7 +151,8 @@ def _learn(
         frozen = partition.place(frozen, mesh, partition.FROZEN)
         key = partition.place_key(key, mesh)
         compiling = time.monotonic()
-        step = compile_ahead(partition.make_step(mesh), state, frozen, key, chosen.step)
+        settings = partition.place(chosen.settings, mesh, partition.SETTINGS)
+        step = compile_ahead(partition.make_step(mesh), state, frozen, key, settings)
         timing = {
             "resumed_from": start,
             "seconds_compile": time.monotonic() - compiling,
@@ -147,7 +160,10 @@ def _learn(
             "devices": mesh.size,
         }
         logs = [files.enter_context(MetricsLog(run.folder, start)) for run in runs if partition.is_first()]
-        state = _loop(lambda s: step(s, frozen, key, chosen.step), state, config, chosen.steps, runs, checkpoints, logs)
+        files.enter_context(memory.tuned_for(step))
+        with jax.transfer_guard("disallow"):  # a step waits for nothing from the host
+            steps = chosen.settings.steps
+            state = _loop(lambda s: step(s, frozen, key, settings), state, config, steps, runs, checkpoints, logs)
         return partition.fetch(state), timing
 
 
@@ -235,6 +251,6 @@ def record_of(config: ml_collections.ConfigDict, domain: Domain) -> dict:
     """All that decides the results of config's run, as it was decided; where weights lie and what is trained along do not."""
     chosen = resolve(config, domain.settings)
     record = {name: value for name, value in config.to_dict().items() if name not in ("weights_dir", "prompts")}
-    record |= dataclasses.asdict(chosen.step) | {"steps": chosen.steps, "tau": chosen.tau}
+    record |= dataclasses.asdict(chosen.settings) | {"tau": chosen.tau}
     segmenter = config.segmenter or domain.default_segmenter
     return record | {"segmenter": segmenter, "domain_fingerprint": domain.fingerprint}

@@ -16,11 +16,13 @@ from jax.flatten_util import ravel_pytree
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from coral_jax.step import Frozen, Settings, TrainState, draw_z, train_step_many
+from coral_jax.config import Settings
+from coral_jax.step import Frozen, TrainState, draw_z, train_step
 
 PROMPT, DATA = "prompt", "data"
 STATE = TrainState(P(), P(PROMPT), P(PROMPT))
-FROZEN = Frozen(P(), P(), P(), P(), P(PROMPT), P(PROMPT))
+SETTINGS = P()
+FROZEN = Frozen(P(), P(), P(), P(), text=P(PROMPT), faces=P(), channels=P(PROMPT))
 
 Tree = TypeVar("Tree")
 
@@ -69,10 +71,10 @@ def make_mesh(prompts: int, faces: int) -> Mesh:
 
 
 def make_step(mesh: Mesh) -> jax.stages.Wrapped:
-    """`step.train_step_many` over a mesh, jitted: (state, frozen, key, settings) -> (state, metrics); donates the state."""
+    """`step.train_step` over a mesh, jitted: (state, frozen, key, settings) -> (state, metrics); donates the state."""
     alone = mesh.shape[DATA] == 1  # no device holds other faces
     shard = jax.shard_map(
-        train_step_many if alone else lambda *arguments: train_step_many(*arguments, mean=_mean),
+        train_step if alone else lambda *arguments: train_step(*arguments, mean=_mean),
         mesh=mesh,
         in_specs=(STATE, FROZEN, P(DATA), P()),
         out_specs=(STATE, P(PROMPT)),
