@@ -104,7 +104,7 @@ def automatic_beta(relevance: jax.Array) -> jax.Array:
     """
     betas = jnp.asarray(_BETAS)
     kept = jnp.sum(jnp.abs(relevance)[None, :] >= betas[:, None], axis=1)
-    enough = kept > 20 * relevance.shape[0] / PUBLISHED_CHANNELS
+    enough = kept * PUBLISHED_CHANNELS > 20 * relevance.shape[0]
     return jnp.max(jnp.where(enough, betas, _BETAS[0]))
 
 

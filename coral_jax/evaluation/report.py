@@ -14,8 +14,8 @@ from coral_jax.evaluation.judge import smoothed
 from coral_jax.evaluation.plan import cell_folder, file_name
 from coral_jax.evaluation.tables import Column, cell_text, columns_of, means_of
 from coral_jax.figures import comparison_sheet, png
-from coral_jax.logs import read_metrics
 from coral_jax.runtime.files import write_bytes
+from coral_jax.training.logs import read_metrics
 
 _STYLE = """
 body{font:15px/1.5 sans-serif;color:#1c1e24;max-width:1240px;margin:32px auto;padding:0 20px}

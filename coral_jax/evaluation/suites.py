@@ -14,9 +14,9 @@ from coral_jax.evaluation.judge import Judge
 from coral_jax.evaluation.plan import Cell, plan
 from coral_jax.evaluation.report import write_report, write_sheets
 from coral_jax.evaluation.tables import rows_of, write_tables
-from coral_jax.logs import clock
 from coral_jax.methods import ABLATIONS, METHODS
 from coral_jax.runtime.errors import NonFiniteError
+from coral_jax.runtime.progress import clock
 from coral_jax.runtime.versions import versions
 from coral_jax.training.loop import train
 
