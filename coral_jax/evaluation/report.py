@@ -1,4 +1,4 @@
-"""What an evaluation shows: comparison sheets, and report.html, one page that holds everything it shows."""
+"""report.html: one page that holds everything an evaluation shows."""
 
 import base64
 import json
@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from coral_jax import weights
 from coral_jax.evaluation import charts
 from coral_jax.evaluation.judge import smoothed
-from coral_jax.evaluation.plan import cell_folder, file_name
+from coral_jax.evaluation.plan import cell_folder
+from coral_jax.evaluation.sheets import by_prompt, tiles_of, write_sheets
 from coral_jax.evaluation.tables import Column, cell_text, columns_of, means_of
-from coral_jax.figures import comparison_sheet, png
+from coral_jax.figures import png
 from coral_jax.logs import read_metrics
 from coral_jax.runtime.files import write_bytes
 
@@ -28,20 +28,6 @@ tr.mean td{background:#f5f6f9} .row{display:flex;flex-wrap:wrap;gap:18px} img{ma
 .key i{display:inline-block;width:11px;height:11px;border-radius:50%;margin-right:6px}
 .strip{display:flex;align-items:center;gap:12px;margin:3px 0} .strip span{width:220px;text-align:right;font-size:13px}
 """
-
-
-def write_sheets(out: Path, rows: list[dict], domain: str) -> list[Path]:
-    """Write sheets/PROMPT.png of every prompt: a row a face, a column a method, masks below."""
-    paths = []
-    for prompt, methods in _by_prompt(rows).items():
-        samples = {method: _samples(out, method, prompt) for method in methods}
-        original = next(iter(samples.values()))["original"]
-        edited = {method: tiles["edited"] for method, tiles in samples.items()}
-        where = {method: tiles["where"] for method, tiles in samples.items() if "where" in tiles}
-        sheet = comparison_sheet(prompt, f"{domain}, a column a method", original, edited, where)
-        paths.append(out / "sheets" / f"{file_name(prompt)}.png")
-        write_bytes(paths[-1], png(sheet))
-    return paths
 
 
 def write_report(out: Path) -> Path:
@@ -68,16 +54,6 @@ def write_report(out: Path) -> Path:
     )
     write_bytes(out / "report.html", page.encode())
     return out / "report.html"
-
-
-def _by_prompt(rows: list[dict]) -> dict[str, list[str]]:
-    """The methods that each prompt was measured with."""
-    prompts = dict.fromkeys(row["prompt"] for row in rows)
-    return {prompt: [row["method"] for row in rows if row["prompt"] == prompt] for prompt in prompts}
-
-
-def _samples(out: Path, method: str, prompt: str) -> dict[str, np.ndarray]:
-    return weights.load_tensors(cell_folder(out, method, prompt) / "samples.safetensors")[0]
 
 
 def _table(rows: list[dict]) -> str:
@@ -110,7 +86,7 @@ def _trade_off(rows: list[dict], methods: list[str]) -> str:
     known = [row for row in rows if "success" in row and "leak" in row]
     x, y, shown = ("leak", "success", known) if known else ("changed", "clip_gain", rows)
     columns = columns_of(rows)
-    prompts = list(_by_prompt(shown))
+    prompts = list(by_prompt(shown))
     points = []
     for row in shown:
         ends = {name: (row[name]["value"], row[name]["low"], row[name]["high"]) for name in (x, y)}
@@ -126,7 +102,7 @@ def _trade_off(rows: list[dict], methods: list[str]) -> str:
 def _loss_curves(out: Path, rows: list[dict], methods: list[str]) -> str:
     """CLIP's distance of edited image and prompt over seconds of training, a chart a prompt; dots: quality is reached."""
     parts = []
-    for prompt, own in _by_prompt(rows).items():
+    for prompt, own in by_prompt(rows).items():
         curves = []
         for method in own:
             seconds, loss = smoothed(read_metrics(cell_folder(out, method, prompt) / "metrics.jsonl"))
@@ -144,7 +120,7 @@ def _loss_curves(out: Path, rows: list[dict], methods: list[str]) -> str:
 def _layers(out: Path, rows: list[dict], methods: list[str]) -> str:
     """How much of the image each layer's mask covers, and these masks on the first face."""
     parts = []
-    for prompt, own in _by_prompt(rows).items():
+    for prompt, own in by_prompt(rows).items():
         records = {method: _record(out, method, prompt) for method in own}
         shares = {method: record["layers"] for method, record in records.items() if record["layers"]}
         if not shares:
@@ -157,7 +133,7 @@ def _layers(out: Path, rows: list[dict], methods: list[str]) -> str:
             areas[method] = [own.get(number, 0.0) for number in sorted(sizes)]
         parts.append(charts.shaded_table(areas, names, methods, f"{prompt}: share of the image that each layer's mask covers"))
         for method in shares:
-            strip = np.concatenate(list(_samples(out, method, prompt)["layers"]), axis=1)
+            strip = np.concatenate(list(tiles_of(out, method, prompt)["layers"]), axis=1)
             image = _image(png(Image.fromarray(strip)), f"masks of {method}")
             parts.append(f"<div class='strip'><span>{escape(method)}</span>{image}</div>")
     note = (

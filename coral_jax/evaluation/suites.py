@@ -12,7 +12,8 @@ from coral_jax.domains import load_domain
 from coral_jax.evaluation.features import embedder
 from coral_jax.evaluation.judge import Judge
 from coral_jax.evaluation.plan import Cell, plan
-from coral_jax.evaluation.report import write_report, write_sheets
+from coral_jax.evaluation.report import write_report
+from coral_jax.evaluation.sheets import write_sheets
 from coral_jax.evaluation.tables import rows_of, write_tables
 from coral_jax.logs import clock
 from coral_jax.methods import ABLATIONS, METHODS
