@@ -8,6 +8,7 @@ import sys
 import xml.etree.ElementTree as ET
 from types import SimpleNamespace
 
+import matplotlib
 import numpy as np
 import pytest
 from conftest import REPOSITORY, quick_compile
@@ -24,6 +25,7 @@ from coral_jax.runtime.errors import NonFiniteError
 
 METHODS = ["segment_global", "attention_global:steps=3;lambda_area=0"]
 PROMPTS = ["surprised", "blue eyes"]
+SVG = "{http://www.w3.org/2000/svg}"
 
 
 @pytest.fixture(scope="module")
@@ -71,11 +73,11 @@ def test_sheets_have_a_row_a_face_and_a_column_a_method(evaluated):
 def test_the_report_is_one_page_that_reads_as_xml(evaluated):
     text = (evaluated.out / "report.html").read_text()
     page = ET.fromstring(text.removeprefix("<!DOCTYPE html>"))
-    assert "http" not in text.replace("http://www.w3.org/2000/svg", "")
+    assert "http" not in text.replace("http://www.w3.org/", "")
     assert all(image.get("src").startswith("data:image/png;base64,") for image in page.iter("img"))
     headings = [heading.text for heading in page.iter("h2")]
     assert headings == ["Table", "CLIP gain against changed", "Loss curves", "Masks per layer", "Faces"]
-    assert len(list(page.iter("{http://www.w3.org/2000/svg}circle"))) >= 4
+    assert len(ids(page)) == len(set(ids(page)))
 
 
 def test_a_finished_cell_is_not_computed_again(evaluated, weights_dir, monkeypatch):
@@ -207,16 +209,68 @@ def test_tables_of_nothing_but_numbers_without_intervals(tmp_path):
     assert (tmp_path / "table.csv").read_text() == "method,prompt,seconds,seconds_low,seconds_high\na,p,12.0,,\n"
 
 
-def test_charts_are_xml_and_points_lie_where_they_should():
-    points = [charts.Point("a<b", "1", "tip & all", (0.0, None, None), (0.0, None, None)),
-              charts.Point("c", "2", "", (1.0, 0.9, 1.0), (0.5, 0.4, 0.6))]  # fmt: skip
-    tree = ET.fromstring(charts.scatter(points, ["a<b", "c"], ("leak", "success")))
-    first, second = tree.iter("{http://www.w3.org/2000/svg}circle")
-    assert float(first.get("cx")) < float(second.get("cx")) and float(first.get("cy")) > float(second.get("cy"))
-    ET.fromstring(charts.lines([charts.Line("c", [0, 1, 2], [3, 2, 2], (1, 2))], ["c"], ("s", "loss"), "a & b"))
-    ET.fromstring(charts.lines([charts.Line("c", [1], [3], None)], ["c"], ("s", "loss"), "one row"))
-    ET.fromstring(charts.shaded_table({"c": [0.0, 0.004, 1.0]}, ["1", "2", "3"], ["c"], "title"))
-    ET.fromstring(charts.legend(["a<b"]))
+def texts(tree):
+    """What a chart's texts say, and their elements."""
+    return [(text.text, text) for text in tree.iter(f"{SVG}text")]
+
+
+def styles(tree, *parts):
+    """The elements whose style has all the parts."""
+    return [element for element in tree.iter() if all(part in element.get("style", "") for part in parts)]
+
+
+def ids(tree):
+    return [element.get("id") for element in tree.iter() if element.get("id")]
+
+
+def test_points_of_a_chart_lie_where_they_should():
+    points = [charts.Point("a<b", "one", (0.0, None, None), (0.0, None, None)),
+              charts.Point("c", "two", (10.0, 9.0, 10.0), (0.5, 0.4, 0.6))]  # fmt: skip
+    tree = ET.fromstring(charts.scatter("chart", points, ["a<b", "c"], ("$leak$ & <more>", "success")))
+    places = {text: (float(element.get("x")), float(element.get("y"))) for text, element in texts(tree) if element.get("x")}
+    assert places["one"][0] < places["two"][0] and places["one"][1] > places["two"][1]
+    assert "$leak$ & <more>" in places  # no formula, no markup
+    for text, value in (("one", "0"), ("two", "10")):  # below a point is the tick of its value
+        assert places[text][0] == pytest.approx(places[value][0], abs=0.1)
+    first, second = charts.COLOURS[:2]
+    assert [len(styles(tree, f"fill: {colour}; stroke: #ffffff")) for colour in (first, second)] == [1, 1]
+    assert not styles(tree, f"stroke: {first}") and len(styles(tree, f"stroke: {second}", "stroke-opacity")) == 2
+
+
+def test_lines_of_a_chart_have_dots_where_they_are_asked_for():
+    curves = [charts.Line("a", [0, 1, 2], [3, 2, 2], (1, 2)), charts.Line("b", [0, 2], [3, 1], None),
+              charts.Line("c", [1], [3], None)]  # fmt: skip
+    tree = ET.fromstring(charts.lines("chart", curves, ["a", "b", "c"], ("s", "loss")))
+    drawn = [len(styles(tree, "fill: none", f"stroke: {colour}")) for colour in charts.COLOURS[:3]]
+    (dot,) = tree.iter(f"{SVG}use")
+    assert drawn == [1, 1, 1] and f"fill: #ffffff; stroke: {charts.COLOURS[0]}" in dot.get("style")
+    assert {"s", "loss"} < {text for text, _ in texts(tree)}
+
+
+def test_a_shaded_table_says_and_shades_its_shares():
+    rows = {"a & b": [0.0, 0.004, 1.0], "c": [0.25, 0.0951, 0.0004]}
+    tree = ET.fromstring(charts.shaded_table("chart", rows, ["1\n4px", "2\n8px", "3\n8px"], ["c", "a & b"]))
+    said = [text for text, _ in texts(tree)]
+    assert said == ["1", "4px", "2", "8px", "3", "8px", "a & b", "c", "0.4%", "100%", "25%", "10%"]
+    shades = [[style.get("style") for style in styles(tree, f"fill: {colour}", "stroke")] for colour in charts.COLOURS[:2]]
+    assert [len(of_series) for of_series in shades] == [3, 3]
+    assert "fill-opacity: 0.52;" in shades[0][0] and "fill-opacity: 0.04;" in shades[1][0] and "opacity" not in shades[1][2]
+
+
+def test_charts_share_a_page_and_nothing_else():
+    line = charts.Line("a", [0, 1], [0, 1], (1, 1))
+
+    def draw(chart):
+        return charts.lines(chart, [line], ["a"], ("x", "y")) + charts.shaded_table(f"{chart}-table", {"a": [1]}, ["1"], ["a"])
+
+    before = dict(matplotlib.rcParams)
+    page = ET.fromstring(f"<page>{draw('first')}{draw('second')}</page>")
+    assert len(ids(page)) == len(set(ids(page))) > 40
+    values = [value for element in page.iter() for value in element.attrib.values()]
+    links = {value.partition("#")[2].rstrip(")") for value in values if value.startswith(("#", "url(#"))}
+    assert links and links <= set(ids(page))
+    assert draw("first") == draw("first")
+    assert dict(matplotlib.rcParams) == before
 
 
 def test_the_suite_has_all_methods_on_the_papers_prompts():

@@ -90,13 +90,11 @@ def _trade_off(rows: list[dict], methods: list[str]) -> str:
     points = []
     for row in shown:
         ends = {name: (row[name]["value"], row[name]["low"], row[name]["high"]) for name in (x, y)}
-        numbers = ", ".join(f"{columns[name].title} {cell_text(row[name], columns[name])}" for name in (y, x))
-        tip = f"{row['method']}, {row['prompt']}: {numbers}"
-        points.append(charts.Point(row["method"], str(prompts.index(row["prompt"]) + 1), tip, ends[x], ends[y]))
-    chart = charts.scatter(points, methods, (columns[x].title, columns[y].title))
+        points.append(charts.Point(row["method"], str(prompts.index(row["prompt"]) + 1), ends[x], ends[y]))
+    chart = charts.scatter("trade-off", points, methods, (columns[x].title, columns[y].title))
     numbers = "; ".join(f"{index} {prompt}" for index, prompt in enumerate(prompts, start=1))
     heading = f"<h2>{columns[y].title} against {columns[x].title}</h2>"
-    return f"{heading}{charts.legend(methods)}{chart}<p class='faint'>{escape(numbers)}</p>"
+    return f"{heading}{_legend(methods)}{chart}<p class='faint'>{escape(numbers)}</p>"
 
 
 def _loss_curves(out: Path, rows: list[dict], methods: list[str]) -> str:
@@ -112,9 +110,10 @@ def _loss_curves(out: Path, rows: list[dict], methods: list[str]) -> str:
             if len(loss):
                 curves.append(charts.Line(method, list(seconds), list(loss), mark))
         if curves:
-            parts.append(charts.lines(curves, methods, ("seconds of training", "1 - CLIP similarity"), prompt))
+            chart = charts.lines(f"loss-{len(parts)}", curves, methods, ("seconds of training", "1 - CLIP similarity"))
+            parts.append(f"<div><h3>{escape(prompt)}</h3>{chart}</div>")
     note = "Running means; a dot is where 95 % of the final gain is reached. Compiling is not counted."
-    return f"<h2>Loss curves</h2>{charts.legend(methods)}<div class='row'>{''.join(parts)}</div><p class='faint'>{note}</p>"
+    return f"<h2>Loss curves</h2>{_legend(methods)}<div class='row'>{''.join(parts)}</div><p class='faint'>{note}</p>"
 
 
 def _layers(out: Path, rows: list[dict], methods: list[str]) -> str:
@@ -126,12 +125,13 @@ def _layers(out: Path, rows: list[dict], methods: list[str]) -> str:
         if not shares:
             continue
         sizes = {layer["layer"]: layer["resolution"] for layers in shares.values() for layer in layers}
-        names = [f"{number}·{sizes[number]}" for number in sorted(sizes)]
+        names = [f"{number}\n{sizes[number]}px" for number in sorted(sizes)]
         areas = {}
         for method, layers in shares.items():  # a method that blends once has a mask in one of the layers only
             own = {layer["layer"]: layer["area"] for layer in layers}
             areas[method] = [own.get(number, 0.0) for number in sorted(sizes)]
-        parts.append(charts.shaded_table(areas, names, methods, f"{prompt}: share of the image that each layer's mask covers"))
+        chart = charts.shaded_table(f"masks-{len(parts)}", areas, names, methods)
+        parts.append(f"<h3>{escape(prompt)}: share of the image that each layer's mask covers</h3>{chart}")
         for method in shares:
             strip = np.concatenate(list(tiles_of(out, method, prompt)["layers"]), axis=1)
             image = _image(png(Image.fromarray(strip)), f"masks of {method}")
@@ -141,6 +141,12 @@ def _layers(out: Path, rows: list[dict], methods: list[str]) -> str:
         "ones do not carry the edit."
     )
     return f"<h2>Masks per layer</h2><p class='faint'>{note}</p>{''.join(parts)}" if parts else ""
+
+
+def _legend(methods: list[str]) -> str:
+    """Colours and names of the methods."""
+    keys = (f'<span class="key"><i style="background:{charts.colour_of(m, methods)}"></i>{escape(m)}</span>' for m in methods)
+    return f'<p class="legend">{"".join(keys)}</p>'
 
 
 def _record(out: Path, method: str, prompt: str) -> dict:
