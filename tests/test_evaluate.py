@@ -1,23 +1,25 @@
 """Comparing methods: cells, what is measured and when again, tables, sheets, the report."""
 
+import base64
 import csv
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from types import SimpleNamespace
 
-import matplotlib
 import numpy as np
 import pytest
 from conftest import REPOSITORY, quick_compile
 from PIL import Image
+from svg import SVG, ids, styles, texts
 
 from coral_jax.evaluation import charts, suites
 from coral_jax.evaluation.features import embedder
 from coral_jax.evaluation.judge import Judge, training_time
-from coral_jax.evaluation.plan import plan
+from coral_jax.evaluation.plan import cell_folder, plan
 from coral_jax.evaluation.report import write_report
 from coral_jax.evaluation.suites import SUITES, compare
 from coral_jax.evaluation.tables import columns_of, means_of, write_tables
@@ -25,7 +27,6 @@ from coral_jax.runtime.errors import NonFiniteError
 
 METHODS = ["segment_global", "attention_global:steps=3;lambda_area=0"]
 PROMPTS = ["surprised", "blue eyes"]
-SVG = "{http://www.w3.org/2000/svg}"
 
 
 @pytest.fixture(scope="module")
@@ -70,14 +71,71 @@ def test_sheets_have_a_row_a_face_and_a_column_a_method(evaluated):
     assert {path.stem for path in (evaluated.out / "sheets").iterdir()} == {"surprised", "blue_eyes"}
 
 
-def test_the_report_is_one_page_that_reads_as_xml(evaluated):
-    text = (evaluated.out / "report.html").read_text()
-    page = ET.fromstring(text.removeprefix("<!DOCTYPE html>"))
-    assert "http" not in text.replace("http://www.w3.org/", "")
-    assert all(image.get("src").startswith("data:image/png;base64,") for image in page.iter("img"))
+def read_page(path):
+    """A report as text, and as a tree: it is XML, too."""
+    text = path.read_text(encoding="utf-8")
+    return text, ET.fromstring(text.removeprefix("<!DOCTYPE html>"))
+
+
+def test_the_report_is_one_page_of_all_methods_and_prompts(evaluated):
+    text, page = read_page(evaluated.out / "report.html")
+    assert "http" not in text.replace("http://www.w3.org/", "")  # namespaces: nothing is fetched
     headings = [heading.text for heading in page.iter("h2")]
     assert headings == ["Table", "CLIP gain against changed", "Loss curves", "Masks per layer", "Faces"]
-    assert len(ids(page)) == len(set(ids(page)))
+    cells = [[cell.text for cell in row.iter("td")][:2] for row in page.iter("tr")]
+    assert cells == [[], *([m, p] for m in METHODS for p in PROMPTS), *([m, "mean of 2"] for m in METHODS)]
+    assert [prompt.text for prompt in page.iter("h3")] == PROMPTS * 2  # loss curves, masks
+    for legend in page.iterfind(".//p[@class='legend']"):
+        keys = [(key.find("i").tail, key.find("i").get("style")) for key in legend]
+        assert keys == [(m, f"background:{colour}") for m, colour in zip(METHODS, charts.COLOURS, strict=False)]
+    sources = {image.get("alt"): image.get("src") for image in page.iter("img")}
+    assert sources.keys() == {*PROMPTS, *(f"masks of {method}" for method in METHODS)}
+    for prompt in PROMPTS:
+        content = base64.b64decode(sources[prompt].removeprefix("data:image/png;base64,"), validate=True)
+        assert content == (evaluated.out / "sheets" / f"{prompt.replace(' ', '_')}.png").read_bytes()
+
+
+def test_the_report_has_all_charts_with_ids_of_their_own(evaluated):
+    _, page = read_page(evaluated.out / "report.html")
+    trade_off, *others = page.iter(f"{SVG}svg")
+    losses, tables = others[:2], others[2:]
+    assert len(tables) == 2 and len(ids(page)) == len(set(ids(page)))
+    labels = [text for text, element in texts(trade_off) if "fill: #ffffff" in element.get("style")]
+    assert labels == ["1", "2"] * len(METHODS)
+    for colour in charts.COLOURS[: len(METHODS)]:
+        assert len(styles(trade_off, f"fill: {colour}; stroke: #ffffff")) == len(PROMPTS)
+        assert all(len(styles(chart, "fill: none", f"stroke: {colour}; stroke-width: 1.4")) == 1 for chart in losses)
+    assert all(set(METHODS) < {text for text, _ in texts(chart)} for chart in tables)
+
+
+def test_the_report_escapes_prompts_and_shows_what_is_best(evaluated, tmp_path):
+    prompts = ["surprised", "<b>&amp; \"it's\" $x$"]
+    given = {"success": [0.9, 0.5, 0.8, 0.5], "leak": [0.1, 0.2, 0.05, 0.3], "changed": [0.1, 0.2, 0.3, 0.4]}
+    rows = []
+    for index, row in enumerate(evaluated.rows):
+        prompt = prompts[index % 2]
+        cell = cell_folder(tmp_path, row["method"], prompt)
+        source = cell_folder(evaluated.out, row["method"], row["prompt"])
+        shutil.copytree(source, cell, ignore=shutil.ignore_patterns("checkpoints", "edit"))
+        values = {name: {"value": of_rows[index], "low": None, "high": None} for name, of_rows in given.items()}
+        rows.append({"method": row["method"], "prompt": prompt, "clip_gain": row["clip_gain"]} | values)
+    rows[1]["seconds_to_quality"] = {"value": 0.0, "low": None, "high": None}
+    (tmp_path / "table.json").write_text(json.dumps(evaluated.table | {"rows": rows}))
+
+    text, page = read_page(write_report(tmp_path))
+    assert [prompt.text for prompt in page.iter("h3")] == prompts * 2
+    assert "<b>&amp; " not in text and f"1 surprised; 2 {prompts[1]}" in [element.text for element in page.iter("p")]
+    assert [heading.text for heading in page.iter("h2")][1] == "success against leak"
+    dots = [len(styles(chart, f"fill: #ffffff; stroke: {charts.COLOURS[0]}")) for chart in page.iter(f"{SVG}svg")]
+    assert dots == [0, 0, 1, 0, 0]  # of success against leak, two prompts' losses, two prompts' masks
+    titles = [title.text for title in page.iter("th")]
+    bold = {title: [] for title in titles}
+    for row in page.iter("tr"):
+        for title, cell in zip(titles, row.iter("td"), strict=False):
+            bold[title].append(cell.get("class") == "best")
+    assert bold["success"] == [True, True, False, True, True, False]  # the last two: of the means
+    assert bold["leak"] == [False, True, True, False, True, False]
+    assert not any(bold["method"] + bold["prompt"] + bold["changed"])
 
 
 def test_a_finished_cell_is_not_computed_again(evaluated, weights_dir, monkeypatch):
@@ -207,70 +265,6 @@ def test_tables_of_nothing_but_numbers_without_intervals(tmp_path):
     write_tables(tmp_path, [{"method": "a", "prompt": "p", "metrics": metrics}], {"domain": "tiny"})
     assert "| a | p | 12 |" in (tmp_path / "table.md").read_text()
     assert (tmp_path / "table.csv").read_text() == "method,prompt,seconds,seconds_low,seconds_high\na,p,12.0,,\n"
-
-
-def texts(tree):
-    """What a chart's texts say, and their elements."""
-    return [(text.text, text) for text in tree.iter(f"{SVG}text")]
-
-
-def styles(tree, *parts):
-    """The elements whose style has all the parts."""
-    return [element for element in tree.iter() if all(part in element.get("style", "") for part in parts)]
-
-
-def ids(tree):
-    return [element.get("id") for element in tree.iter() if element.get("id")]
-
-
-def test_points_of_a_chart_lie_where_they_should():
-    points = [charts.Point("a<b", "one", (0.0, None, None), (0.0, None, None)),
-              charts.Point("c", "two", (10.0, 9.0, 10.0), (0.5, 0.4, 0.6))]  # fmt: skip
-    tree = ET.fromstring(charts.scatter("chart", points, ["a<b", "c"], ("$leak$ & <more>", "success")))
-    places = {text: (float(element.get("x")), float(element.get("y"))) for text, element in texts(tree) if element.get("x")}
-    assert places["one"][0] < places["two"][0] and places["one"][1] > places["two"][1]
-    assert "$leak$ & <more>" in places  # no formula, no markup
-    for text, value in (("one", "0"), ("two", "10")):  # below a point is the tick of its value
-        assert places[text][0] == pytest.approx(places[value][0], abs=0.1)
-    first, second = charts.COLOURS[:2]
-    assert [len(styles(tree, f"fill: {colour}; stroke: #ffffff")) for colour in (first, second)] == [1, 1]
-    assert not styles(tree, f"stroke: {first}") and len(styles(tree, f"stroke: {second}", "stroke-opacity")) == 2
-
-
-def test_lines_of_a_chart_have_dots_where_they_are_asked_for():
-    curves = [charts.Line("a", [0, 1, 2], [3, 2, 2], (1, 2)), charts.Line("b", [0, 2], [3, 1], None),
-              charts.Line("c", [1], [3], None)]  # fmt: skip
-    tree = ET.fromstring(charts.lines("chart", curves, ["a", "b", "c"], ("s", "loss")))
-    drawn = [len(styles(tree, "fill: none", f"stroke: {colour}")) for colour in charts.COLOURS[:3]]
-    (dot,) = tree.iter(f"{SVG}use")
-    assert drawn == [1, 1, 1] and f"fill: #ffffff; stroke: {charts.COLOURS[0]}" in dot.get("style")
-    assert {"s", "loss"} < {text for text, _ in texts(tree)}
-
-
-def test_a_shaded_table_says_and_shades_its_shares():
-    rows = {"a & b": [0.0, 0.004, 1.0], "c": [0.25, 0.0951, 0.0004]}
-    tree = ET.fromstring(charts.shaded_table("chart", rows, ["1\n4px", "2\n8px", "3\n8px"], ["c", "a & b"]))
-    said = [text for text, _ in texts(tree)]
-    assert said == ["1", "4px", "2", "8px", "3", "8px", "a & b", "c", "0.4%", "100%", "25%", "10%"]
-    shades = [[style.get("style") for style in styles(tree, f"fill: {colour}", "stroke")] for colour in charts.COLOURS[:2]]
-    assert [len(of_series) for of_series in shades] == [3, 3]
-    assert "fill-opacity: 0.52;" in shades[0][0] and "fill-opacity: 0.04;" in shades[1][0] and "opacity" not in shades[1][2]
-
-
-def test_charts_share_a_page_and_nothing_else():
-    line = charts.Line("a", [0, 1], [0, 1], (1, 1))
-
-    def draw(chart):
-        return charts.lines(chart, [line], ["a"], ("x", "y")) + charts.shaded_table(f"{chart}-table", {"a": [1]}, ["1"], ["a"])
-
-    before = dict(matplotlib.rcParams)
-    page = ET.fromstring(f"<page>{draw('first')}{draw('second')}</page>")
-    assert len(ids(page)) == len(set(ids(page))) > 40
-    values = [value for element in page.iter() for value in element.attrib.values()]
-    links = {value.partition("#")[2].rstrip(")") for value in values if value.startswith(("#", "url(#"))}
-    assert links and links <= set(ids(page))
-    assert draw("first") == draw("first")
-    assert dict(matplotlib.rcParams) == before
 
 
 def test_the_suite_has_all_methods_on_the_papers_prompts():

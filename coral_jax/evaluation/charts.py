@@ -59,7 +59,7 @@ def colour_of(series: str, all_series: Sequence[str]) -> str:
 def scatter(chart: str, points: Sequence[Point], all_series: Sequence[str], titles: tuple[str, str]) -> str:
     """Labelled points with thin lines for their intervals, axes from zero; titles are those of the x and y axis."""
     with _styled(chart):
-        figure, axes = _axes(6.7, 4.2, titles)
+        figure, axes = _axes(8.4, 4.6, titles)
         axes.update_datalim([(0, 0)])
         for point in points:
             (x, x_low, x_high), (y, y_low, y_high) = point.x, point.y
@@ -78,7 +78,7 @@ def scatter(chart: str, points: Sequence[Point], all_series: Sequence[str], titl
 def lines(chart: str, curves: Sequence[Line], all_series: Sequence[str], titles: tuple[str, str]) -> str:
     """Lines, some with a dot; titles are those of the x and y axis."""
     with _styled(chart):
-        figure, axes = _axes(4.4, 2.8, titles)
+        figure, axes = _axes(4, 2.7, titles)
         for curve in curves:
             axes.plot(curve.x, curve.y, color=colour_of(curve.series, all_series), linewidth=1.4)
         for curve in curves:  # dots lie over all lines
