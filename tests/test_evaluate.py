@@ -37,10 +37,14 @@ def evaluated(weights_dir, tmp_path_factory):
     return SimpleNamespace(out=out, rows=rows, table=json.loads((out / "table.json").read_text()))
 
 
-def command(*arguments):
-    """Run the command line: its flags would clash with those of other commands in one process."""
-    command = [sys.executable, "-m", "coral_jax.evaluate", *arguments]
-    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+def command(*arguments, hidden=()):
+    """Run the command line, as if the `hidden` modules were not installed.
+
+    Its flags would clash with those of other commands in one process.
+    """
+    start = f"import runpy, sys; sys.modules.update(dict.fromkeys({hidden!r}))"
+    start += "; runpy.run_module('coral_jax.evaluate', run_name='__main__', alter_sys=True)"
+    return subprocess.run([sys.executable, "-c", start, *arguments], cwd=REPOSITORY, capture_output=True, text=True)
 
 
 def test_the_table_has_a_row_a_method_and_prompt_with_intervals(evaluated):
@@ -149,11 +153,23 @@ def test_a_finished_cell_is_not_computed_again(evaluated, weights_dir, monkeypat
     assert write_report(evaluated.out) == evaluated.out / "report.html"
 
 
-def test_the_command_prints_the_table_of_what_is_finished(evaluated, weights_dir):
+def test_the_command_prints_the_table_of_what_is_finished(evaluated, weights_dir, tmp_path):
+    out = shutil.copytree(evaluated.out, tmp_path / "out", ignore=shutil.ignore_patterns("sheets", "report.html"))
     done = command(f"--methods={METHODS[0]}", "--prompts=surprised,blue eyes", "--domain=tiny", "--num_images=10",
-                   f"--weights_dir={weights_dir}", f"--out={evaluated.out}")  # fmt: skip
+                   f"--weights_dir={weights_dir}", f"--out={out}", hidden=("matplotlib", "jinja2"))  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("| method | prompt | CLIP gain |") and "starting" not in done.stderr
+    assert {path.stem for path in (out / "sheets").iterdir()} == {"surprised", "blue_eyes"}
+    assert not (out / "report.html").exists()  # only it needs the hidden libraries
+
+
+@pytest.mark.parametrize("module, making", [("matplotlib", True), ("jinja2", False)])
+def test_the_report_without_its_libraries_fails_at_once(weights_dir, tmp_path, module, making):
+    asked = [f"--methods={METHODS[0]}", f"--prompts={PROMPTS[0]}", "--domain=tiny", f"--weights_dir={weights_dir}"]
+    done = command("--report", f"--out={tmp_path / 'out'}", *(asked if making else []), hidden=(module,))
+    assert done.returncode == 1
+    assert done.stderr == 'error: the report needs matplotlib and Jinja2: pip install -e ".[report]"\n'
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_command_needs_prompts():
