@@ -10,13 +10,14 @@ from coral_jax.evaluation import charts
 
 
 def test_points_of_a_chart_lie_where_they_should():
-    points = [charts.Point("a<b", "one", (0.0, None, None), (0.0, None, None)),
+    points = [charts.Point("a<b", "one", (4.0, None, None), (0.1, None, None)),
               charts.Point("c", "two", (10.0, 9.0, 10.0), (0.5, 0.4, 0.6))]  # fmt: skip
     tree = ET.fromstring(charts.scatter("chart", points, ["a<b", "c"], ("$leak$ & <more>", "success")))
     places = {text: (float(element.get("x")), float(element.get("y"))) for text, element in texts(tree) if element.get("x")}
     assert places["one"][0] < places["two"][0] and places["one"][1] > places["two"][1]
     assert "$leak$ & <more>" in places  # no formula, no markup
-    for text, value in (("one", "0"), ("two", "10")):  # below a point is the tick of its value
+    assert places["0"][0] < places["one"][0] and places["0.0"][1] > places["one"][1]  # both axes have a zero
+    for text, value in (("one", "4"), ("two", "10")):  # below a point is the tick of its value
         assert places[text][0] == pytest.approx(places[value][0], abs=0.1)
     first, second = charts.COLOURS[:2]
     assert [len(styles(tree, f"fill: {colour}; stroke: #ffffff")) for colour in (first, second)] == [1, 1]
