@@ -85,7 +85,7 @@ def equation_1(network, codes, delta, given):
     """One path after the other, exactly as the paper writes it."""
     x = network.constant(2)
     for layer, mask in zip(network.layers, given, strict=True):
-        moved = [codes[:, row] + delta[row] for row in layer.rows]
+        moved = [codes[:, row] + delta[None, row] for row in layer.rows]
         edited = network.layer(layer, x, moved)
         unedited = network.layer(layer, x, [codes[:, row] for row in layer.rows])
         x = mask[..., None] * edited + (1 - mask[..., None]) * unedited

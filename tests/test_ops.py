@@ -102,7 +102,7 @@ def test_activation_and_its_derivative():
     factor = jnp.abs(factor) + 0.1
 
     def plain(x, factor, shift):
-        return jax.nn.leaky_relu(x * factor[:, None, None, :] + shift, 0.2) * np.sqrt(2)
+        return jax.nn.leaky_relu(x * factor[:, None, None, :] + shift[None], 0.2) * np.sqrt(2)
 
     (ours, pull), (expected, pull_expected) = (jax.vjp(function, x, factor, shift) for function in (ops.activate, plain))
     np.testing.assert_allclose(ours, expected, rtol=1e-6)

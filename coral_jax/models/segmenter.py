@@ -213,7 +213,7 @@ def _em_step(
     mass = posterior.sum(axis=0) + 1e-6
     means = posterior.T @ x / mass[:, None]
     variances = posterior.T @ jnp.square(x) / mass[:, None] - jnp.square(means)
-    return means, jnp.log(jnp.maximum(variances, floor)), jnp.log(mass / mass.sum())
+    return means, jnp.log(jnp.maximum(variances, floor[None])), jnp.log(mass / mass.sum())
 
 
 def _spread_points(x: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
