@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from coral_jax.config import Settings
 from coral_jax.models.clip import CLIP, CLIPConfig
 from coral_jax.models.identity import Identity, IdentityConfig
 from coral_jax.models.segmenter import MixtureSegmenter, MixtureSegmenterConfig
 from coral_jax.models.stylegan2 import StyleGAN2, StyleGAN2Config
-from coral_jax.step import Frozen
+from coral_jax.runtime.compiling import jit
+from coral_jax.step import Frozen, TrainState, draw_z, train_step
 
 GENERATOR = StyleGAN2Config(size=16, z_dim=6, w_dim=5, mapping_layers=2, channels=((4, 8), (8, 6), (16, 4)))
 CLIP_SIZES = CLIPConfig(
@@ -73,6 +75,29 @@ def frozen(identity: bool = True, segmenter: bool = True) -> Frozen:
         build(lambda: MixtureSegmenter(MIXTURE_SIZES, nnx.Rngs(0)), 3) if segmenter else None,
         jnp.asarray(np.random.default_rng(4).standard_normal(CLIP_SIZES.embed_dim), jnp.float32),
     )
+
+
+def _step_alone(
+    state: TrainState, frozen: Frozen, key: jax.Array, settings: Settings
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """`train_step` of one prompt: state, text and channels have no axis of prompts, and neither has what comes back."""
+
+    def stacked(tree):
+        return jax.tree.map(lambda leaf: leaf[None], tree)
+
+    one = frozen._replace(text=stacked(frozen.text), channels=stacked(frozen.channels))
+    begun = TrainState(state.step, stacked(state.trainables), stacked(state.opt_state))
+    after, metrics = train_step(begun, one, draw_z(frozen, key, state.step, settings), settings)
+    trainables, opt_state, metrics = jax.tree.map(lambda leaf: leaf[0], (after.trainables, after.opt_state, metrics))
+    return TrainState(after.step, trainables, opt_state), metrics
+
+
+step_alone = jit(_step_alone, donate_argnums=0)  # the state is donated, as training does; `copied` keeps one
+
+
+def copied(state: TrainState) -> TrainState:
+    """A state to give away to `step_alone`."""
+    return jax.tree.map(jnp.copy, state)
 
 
 def w_plus(batch: int = 2, seed: int = 0, config: StyleGAN2Config = GENERATOR) -> jax.Array:
