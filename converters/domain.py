@@ -26,12 +26,12 @@ from converters.templates import TEMPLATES, Template
 from coral_jax import commands, weights
 from coral_jax.domains import EMBEDDED, weights_folder
 from coral_jax.latents import w_plus_of_seeds
-from coral_jax.logs import Progress
 from coral_jax.models import load_clip, load_generator, load_identity
 from coral_jax.models.generator import Generator
 from coral_jax.models.segmenter import MixtureSegmenter, MixtureSegmenterConfig, fit_mixture, pixel_features
 from coral_jax.runtime.errors import nearest
 from coral_jax.runtime.files import write_json
+from coral_jax.runtime.progress import Progress
 from coral_jax.tokenizer import Tokenizer
 
 # The mixture sees the last convolution at each of these resolutions (at smaller ones, nothing is where it is drawn).

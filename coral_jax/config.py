@@ -125,6 +125,8 @@ def resolve(config: ml_collections.ConfigDict, defaults: dict) -> Resolved:
     ValueError for an unknown method and for values out of range.
     """
     method = get_method(config.method)
+    if nameless := [term.name for term in method.terms if term.weight not in (None, *_HYPER)]:
+        raise ValueError(f"{method.name} sums {nameless}, whose weights are no fields of config.Settings; add them there")
     chosen = _domain_defaults(defaults, method.name)
     chosen |= {key: config[key] for key in (*_HYPER, "tau") if config[key] is not None}
     if method.per_face:  # every step sees the same faces, the sheet's

@@ -6,8 +6,7 @@ from pathlib import Path
 from absl import flags
 
 from coral_jax import commands
-from coral_jax.evaluation.report import write_report
-from coral_jax.evaluation.suites import SUITES, Suite, compare
+from coral_jax.evaluation.suites import SUITES, Suite, compare, report_writer
 from coral_jax.evaluation.tables import markdown
 from coral_jax.methods import METHODS
 
@@ -27,7 +26,7 @@ def main() -> None:
     """Evaluate --methods on --prompts, or the suite; or only write the report of what is there."""
     out = Path(_OUT.value)
     if _REPORT.value and not (_METHODS.value or _PROMPTS.value or _SUITE.value):
-        print(f"{write_report(out)} shows the evaluation", file=sys.stderr)
+        print(f"{report_writer()(out)} shows the evaluation", file=sys.stderr)
         return
     suite = SUITES.get(_SUITE.value, Suite(list(METHODS), []))
     prompts = _PROMPTS.value or suite.prompts

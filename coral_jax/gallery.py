@@ -9,8 +9,8 @@ import numpy as np
 from coral_jax.artifact import BATCH, Edit
 from coral_jax.config import check_tau
 from coral_jax.figures import alpha_sheet, png
-from coral_jax.logs import Progress
 from coral_jax.runtime.files import write_bytes
+from coral_jax.runtime.progress import Progress
 
 ALPHA_LIMIT = 1.5  # the paper's range (section 4.1)
 SHEET_FACES = 32  # the first ones, on sheet.png

@@ -52,7 +52,7 @@ def weighted_sum(terms: Sequence[Term], edited: Edited, weights: object) -> tupl
 
 
 def cosine(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Cosine of the vectors a and b [..., E] (broadcast against each other): [...]."""
+    """Cosine of the vectors a and b [..., E] (axes of one are broadcast): [...]."""
     eps = 1e-12  # keeps the gradient of a zero vector finite
     dot = jnp.sum(a * b, axis=-1)
     norms = jnp.sum(jnp.square(a), axis=-1) * jnp.sum(jnp.square(b), axis=-1)
@@ -61,7 +61,7 @@ def cosine(a: jax.Array, b: jax.Array) -> jax.Array:
 
 def clip_distance(image_features: jax.Array, text_features: jax.Array) -> jax.Array:
     """D_CLIP = 1 - cosine, of image features [B, E] and the prompt's features [E]: [B]."""
-    return 1.0 - cosine(image_features, text_features)
+    return 1.0 - cosine(image_features, text_features[None])
 
 
 def clip_loss(edited: jax.Array, full: jax.Array, text_features: jax.Array) -> jax.Array:

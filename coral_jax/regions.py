@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from coral_jax.models.generator import Generator
+from coral_jax.models.ops import of_channels
 
 ATTENTION_FILTERS = 32
 
@@ -71,7 +72,8 @@ class MaskHead(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Mask [B, h, w] of the features x [B, h, w, C]."""
-        hidden = jax.nn.relu(x @ self.first_kernel[...] + self.first_bias[...])
+        hidden = x @ self.first_kernel[...]
+        hidden = jax.nn.relu(hidden + of_channels(self.first_bias[...], hidden))
         return jax.nn.sigmoid(hidden @ self.last_kernel[...] + self.last_bias[...])
 
 

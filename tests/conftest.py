@@ -34,6 +34,7 @@ SETTINGS = {
     "methods": {"segment_global": {"steps": 3, "lambda_l2": 0.001}},
 }  # fmt: skip
 REPOSITORY = Path(__file__).parent.parent
+jax.config.update("jax_numpy_rank_promotion", "raise")  # what broadcasts says so
 # Small programs compile in a third of the time without XLA's newer code for fused operations.  A flag that XLA does not
 # know ends the process, so it is given to the versions that are known to take it.
 if jax.__version_info__[:2] == (0, 10):

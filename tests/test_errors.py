@@ -10,7 +10,7 @@ from absl.testing import flagsaver
 from conftest import REPOSITORY
 
 from coral_jax import commands, edit, train
-from coral_jax.logs import MetricsLog, read_metrics
+from coral_jax.training.logs import MetricsLog, read_metrics
 from coral_jax.training.workdir import claim
 
 pytestmark = pytest.mark.usefixtures("quick")

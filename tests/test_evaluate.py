@@ -1,8 +1,10 @@
 """Comparing methods: cells, what is measured and when again, tables, sheets, the report."""
 
+import base64
 import csv
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -12,11 +14,12 @@ import numpy as np
 import pytest
 from conftest import REPOSITORY, quick_compile
 from PIL import Image
+from svg import SVG, ids, styles, texts
 
 from coral_jax.evaluation import charts, suites
 from coral_jax.evaluation.features import embedder
 from coral_jax.evaluation.judge import Judge, training_time
-from coral_jax.evaluation.plan import plan
+from coral_jax.evaluation.plan import cell_folder, plan
 from coral_jax.evaluation.report import write_report
 from coral_jax.evaluation.suites import SUITES, compare
 from coral_jax.evaluation.tables import columns_of, means_of, write_tables
@@ -34,10 +37,14 @@ def evaluated(weights_dir, tmp_path_factory):
     return SimpleNamespace(out=out, rows=rows, table=json.loads((out / "table.json").read_text()))
 
 
-def command(*arguments):
-    """Run the command line: its flags would clash with those of other commands in one process."""
-    command = [sys.executable, "-m", "coral_jax.evaluate", *arguments]
-    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+def command(*arguments, hidden=()):
+    """Run the command line, as if the `hidden` modules were not installed.
+
+    Its flags would clash with those of other commands in one process.
+    """
+    start = f"import runpy, sys; sys.modules.update(dict.fromkeys({hidden!r}))"
+    start += "; runpy.run_module('coral_jax.evaluate', run_name='__main__', alter_sys=True)"
+    return subprocess.run([sys.executable, "-c", start, *arguments], cwd=REPOSITORY, capture_output=True, text=True)
 
 
 def test_the_table_has_a_row_a_method_and_prompt_with_intervals(evaluated):
@@ -68,14 +75,71 @@ def test_sheets_have_a_row_a_face_and_a_column_a_method(evaluated):
     assert {path.stem for path in (evaluated.out / "sheets").iterdir()} == {"surprised", "blue_eyes"}
 
 
-def test_the_report_is_one_page_that_reads_as_xml(evaluated):
-    text = (evaluated.out / "report.html").read_text()
-    page = ET.fromstring(text.removeprefix("<!DOCTYPE html>"))
-    assert "http" not in text.replace("http://www.w3.org/2000/svg", "")
-    assert all(image.get("src").startswith("data:image/png;base64,") for image in page.iter("img"))
+def read_page(path):
+    """A report as text, and as a tree: it is XML, too."""
+    text = path.read_text(encoding="utf-8")
+    return text, ET.fromstring(text.removeprefix("<!DOCTYPE html>"))
+
+
+def test_the_report_is_one_page_of_all_methods_and_prompts(evaluated):
+    text, page = read_page(evaluated.out / "report.html")
+    assert "http" not in text.replace("http://www.w3.org/", "")  # namespaces: nothing is fetched
     headings = [heading.text for heading in page.iter("h2")]
     assert headings == ["Table", "CLIP gain against changed", "Loss curves", "Masks per layer", "Faces"]
-    assert len(list(page.iter("{http://www.w3.org/2000/svg}circle"))) >= 4
+    cells = [[cell.text for cell in row.iter("td")][:2] for row in page.iter("tr")]
+    assert cells == [[], *([m, p] for m in METHODS for p in PROMPTS), *([m, "mean of 2"] for m in METHODS)]
+    assert [prompt.text for prompt in page.iter("h3")] == PROMPTS * 2  # loss curves, masks
+    for legend in page.iterfind(".//p[@class='legend']"):
+        keys = [(key.find("i").tail, key.find("i").get("style")) for key in legend]
+        assert keys == [(m, f"background:{colour}") for m, colour in zip(METHODS, charts.COLOURS, strict=False)]
+    sources = {image.get("alt"): image.get("src") for image in page.iter("img")}
+    assert sources.keys() == {*PROMPTS, *(f"masks of {method}" for method in METHODS)}
+    for prompt in PROMPTS:
+        content = base64.b64decode(sources[prompt].removeprefix("data:image/png;base64,"), validate=True)
+        assert content == (evaluated.out / "sheets" / f"{prompt.replace(' ', '_')}.png").read_bytes()
+
+
+def test_the_report_has_all_charts_with_ids_of_their_own(evaluated):
+    _, page = read_page(evaluated.out / "report.html")
+    trade_off, *others = page.iter(f"{SVG}svg")
+    losses, tables = others[:2], others[2:]
+    assert len(tables) == 2 and len(ids(page)) == len(set(ids(page)))
+    labels = [text for text, element in texts(trade_off) if "fill: #ffffff" in element.get("style")]
+    assert labels == ["1", "2"] * len(METHODS)
+    for colour in charts.COLOURS[: len(METHODS)]:
+        assert len(styles(trade_off, f"fill: {colour}; stroke: #ffffff")) == len(PROMPTS)
+        assert all(len(styles(chart, "fill: none", f"stroke: {colour}; stroke-width: 1.4")) == 1 for chart in losses)
+    assert all(set(METHODS) < {text for text, _ in texts(chart)} for chart in tables)
+
+
+def test_the_report_escapes_prompts_and_shows_what_is_best(evaluated, tmp_path):
+    prompts = ["surprised", "<b>&amp; \"it's\" $x$"]
+    given = {"success": [0.9, 0.5, 0.8, 0.5], "leak": [0.1, 0.2, 0.05, 0.3], "changed": [0.1, 0.2, 0.3, 0.4]}
+    rows = []
+    for index, row in enumerate(evaluated.rows):
+        prompt = prompts[index % 2]
+        cell = cell_folder(tmp_path, row["method"], prompt)
+        source = cell_folder(evaluated.out, row["method"], row["prompt"])
+        shutil.copytree(source, cell, ignore=shutil.ignore_patterns("checkpoints", "edit"))
+        values = {name: {"value": of_rows[index], "low": None, "high": None} for name, of_rows in given.items()}
+        rows.append({"method": row["method"], "prompt": prompt, "clip_gain": row["clip_gain"]} | values)
+    rows[1]["seconds_to_quality"] = {"value": 0.0, "low": None, "high": None}
+    (tmp_path / "table.json").write_text(json.dumps(evaluated.table | {"rows": rows}))
+
+    text, page = read_page(write_report(tmp_path))
+    assert [prompt.text for prompt in page.iter("h3")] == prompts * 2
+    assert "<b>&amp; " not in text and f"1 surprised; 2 {prompts[1]}" in [element.text for element in page.iter("p")]
+    assert [heading.text for heading in page.iter("h2")][1] == "success against leak"
+    dots = [len(styles(chart, f"fill: #ffffff; stroke: {charts.COLOURS[0]}")) for chart in page.iter(f"{SVG}svg")]
+    assert dots == [0, 0, 1, 0, 0]  # of success against leak, two prompts' losses, two prompts' masks
+    titles = [title.text for title in page.iter("th")]
+    bold = {title: [] for title in titles}
+    for row in page.iter("tr"):
+        for title, cell in zip(titles, row.iter("td"), strict=False):
+            bold[title].append(cell.get("class") == "best")
+    assert bold["success"] == [True, True, False, True, True, False]  # the last two: of the means
+    assert bold["leak"] == [False, True, True, False, True, False]
+    assert not any(bold["method"] + bold["prompt"] + bold["changed"])
 
 
 def test_a_finished_cell_is_not_computed_again(evaluated, weights_dir, monkeypatch):
@@ -89,11 +153,23 @@ def test_a_finished_cell_is_not_computed_again(evaluated, weights_dir, monkeypat
     assert write_report(evaluated.out) == evaluated.out / "report.html"
 
 
-def test_the_command_prints_the_table_of_what_is_finished(evaluated, weights_dir):
+def test_the_command_prints_the_table_of_what_is_finished(evaluated, weights_dir, tmp_path):
+    out = shutil.copytree(evaluated.out, tmp_path / "out", ignore=shutil.ignore_patterns("sheets", "report.html"))
     done = command(f"--methods={METHODS[0]}", "--prompts=surprised,blue eyes", "--domain=tiny", "--num_images=10",
-                   f"--weights_dir={weights_dir}", f"--out={evaluated.out}")  # fmt: skip
+                   f"--weights_dir={weights_dir}", f"--out={out}", hidden=("matplotlib", "jinja2"))  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("| method | prompt | CLIP gain |") and "starting" not in done.stderr
+    assert {path.stem for path in (out / "sheets").iterdir()} == {"surprised", "blue_eyes"}
+    assert not (out / "report.html").exists()  # only it needs the hidden libraries
+
+
+@pytest.mark.parametrize("module, making", [("matplotlib", True), ("jinja2", False)])
+def test_the_report_without_its_libraries_fails_at_once(weights_dir, tmp_path, module, making):
+    asked = [f"--methods={METHODS[0]}", f"--prompts={PROMPTS[0]}", "--domain=tiny", f"--weights_dir={weights_dir}"]
+    done = command("--report", f"--out={tmp_path / 'out'}", *(asked if making else []), hidden=(module,))
+    assert done.returncode == 1
+    assert done.stderr == 'error: the report needs matplotlib and Jinja2: pip install -e ".[report]"\n'
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_command_needs_prompts():
@@ -205,18 +281,6 @@ def test_tables_of_nothing_but_numbers_without_intervals(tmp_path):
     write_tables(tmp_path, [{"method": "a", "prompt": "p", "metrics": metrics}], {"domain": "tiny"})
     assert "| a | p | 12 |" in (tmp_path / "table.md").read_text()
     assert (tmp_path / "table.csv").read_text() == "method,prompt,seconds,seconds_low,seconds_high\na,p,12.0,,\n"
-
-
-def test_charts_are_xml_and_points_lie_where_they_should():
-    points = [charts.Point("a<b", "1", "tip & all", (0.0, None, None), (0.0, None, None)),
-              charts.Point("c", "2", "", (1.0, 0.9, 1.0), (0.5, 0.4, 0.6))]  # fmt: skip
-    tree = ET.fromstring(charts.scatter(points, ["a<b", "c"], ("leak", "success")))
-    first, second = tree.iter("{http://www.w3.org/2000/svg}circle")
-    assert float(first.get("cx")) < float(second.get("cx")) and float(first.get("cy")) > float(second.get("cy"))
-    ET.fromstring(charts.lines([charts.Line("c", [0, 1, 2], [3, 2, 2], (1, 2))], ["c"], ("s", "loss"), "a & b"))
-    ET.fromstring(charts.lines([charts.Line("c", [1], [3], None)], ["c"], ("s", "loss"), "one row"))
-    ET.fromstring(charts.shaded_table({"c": [0.0, 0.004, 1.0]}, ["1", "2", "3"], ["c"], "title"))
-    ET.fromstring(charts.legend(["a<b"]))
 
 
 def test_the_suite_has_all_methods_on_the_papers_prompts():

@@ -23,7 +23,7 @@ def test_clip_loss_is_half_the_sum_of_both_distances():
     expected = np.mean(np.sum(distances, axis=0))
     ours = losses.clip_loss(jnp.asarray(edited), jnp.asarray(full), jnp.asarray(text))
     np.testing.assert_allclose(ours, expected, rtol=1e-5)
-    np.testing.assert_allclose(losses.clip_distance(jnp.asarray(5 * text), jnp.asarray(text)), 0.0, atol=1e-6)
+    np.testing.assert_allclose(losses.clip_distance(jnp.asarray(5 * text)[None], jnp.asarray(text)), 0.0, atol=1e-6)
 
 
 def test_l2_loss_sums_layers_and_channels_and_averages_the_batch():

@@ -102,7 +102,7 @@ def test_activation_and_its_derivative():
     factor = jnp.abs(factor) + 0.1
 
     def plain(x, factor, shift):
-        return jax.nn.leaky_relu(x * factor[:, None, None, :] + shift, 0.2) * np.sqrt(2)
+        return jax.nn.leaky_relu(x * factor[:, None, None, :] + shift[None], 0.2) * np.sqrt(2)
 
     (ours, pull), (expected, pull_expected) = (jax.vjp(function, x, factor, shift) for function in (ops.activate, plain))
     np.testing.assert_allclose(ours, expected, rtol=1e-6)
@@ -129,3 +129,30 @@ def test_derivatives_of_modulation_alone_and_for_several_prompts():
         for found, own, wanted in zip(together, alone, expected(x[i], style[i]), strict=True):
             np.testing.assert_allclose(own, wanted, rtol=1e-4, atol=1e-4)
             np.testing.assert_allclose(found[i], own, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("shifted", [0.1, 1.0, 5.0])
+def test_the_activations_derivative_in_bfloat16_is_about_as_near_to_the_truth_as_autodiffs(shifted):
+    """It recovers its input from an output of 8 bits, which loses most where the shift is large beside the input."""
+    rng = np.random.default_rng(1)
+    x, weight = rng.standard_normal((2, 2, 16, 16, 8))
+    factor, shift = 1 + 0.3 * rng.standard_normal((2, 8)), shifted * rng.standard_normal((16, 16, 8))
+
+    def plain(x, factor, shift):
+        y = x * factor[:, None, None].astype(x.dtype) + shift.astype(x.dtype)[None]
+        return jnp.where(y >= 0, y, 0.2 * y) * jnp.asarray(np.sqrt(2), y.dtype)
+
+    def gradients(function, dtype):
+        def weighted(*arguments):
+            return jnp.sum(function(*arguments).astype(jnp.float32) * jnp.float32(weight))
+
+        arguments = (jnp.asarray(x, dtype), jnp.float32(factor), jnp.float32(shift))
+        return jax.jit(jax.grad(weighted, argnums=(0, 1, 2)))(*arguments)
+
+    def error(found):
+        return [float(jnp.linalg.norm(a.astype("float32") - b) / jnp.linalg.norm(b)) for a, b in zip(found, truth, strict=True)]
+
+    truth = gradients(plain, jnp.float32)
+    ours, automatic = error(gradients(ops.activate, jnp.bfloat16)), error(gradients(plain, jnp.bfloat16))
+    for one, other in zip(ours, automatic, strict=True):
+        assert 1e-4 < one < 1.5 * other < 0.06

@@ -15,9 +15,9 @@ from conftest import REPOSITORY, quick_compile, run_config
 from coral_jax.artifact import load_edit
 from coral_jax.config import make, prompts_of
 from coral_jax.latents import w_plus_of_seeds
-from coral_jax.logs import read_metrics
 from coral_jax.step import Settings, init_state
 from coral_jax.training.checkpoints import Checkpoints, newest_of_all
+from coral_jax.training.logs import read_metrics
 from coral_jax.training.loop import Run, train, train_all
 from coral_jax.training.partition import join, make_mesh
 

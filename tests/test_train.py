@@ -17,11 +17,11 @@ from PIL import Image
 from coral_jax import weights
 from coral_jax.artifact import load_edit
 from coral_jax.latents import w_plus_of_seeds
-from coral_jax.logs import read_metrics
 from coral_jax.models.clip import CLIP
 from coral_jax.runtime.errors import NonFiniteError
 from coral_jax.training import partition
 from coral_jax.training.checkpoints import Checkpoints
+from coral_jax.training.logs import read_metrics
 from coral_jax.training.loop import check_finite, train
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -240,7 +240,7 @@ def test_toons_are_measured_against_the_truth(weights_dir, config, tmp_path, mon
 
 
 def test_neither_torch_nor_tensorflow_is_imported(trained):
-    code = "import sys, coral_jax.train, coral_jax.edit, coral_jax.logs; coral_jax.logs._tensorboardx(); "
+    code = "import sys, coral_jax.train, coral_jax.edit, coral_jax.training.logs; coral_jax.training.logs._tensorboardx(); "
     code += "print([name for name in ('torch', 'tensorflow', 'transformers', 'matplotlib') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -43,7 +43,7 @@ def blend_once(generator: Generator, original: Original, delta: jax.Array, masks
     for layer in (*before, last):
         moved = tuple(code + delta[:, row] for code, row in zip(layer.codes(w_plus), layer.rows, strict=True))
         x = generator.layer(layer, x, moved)
-        if layer.rgb_row is not None and layer is not last:
+        if layer.rgb_row is not None and layer.index < last.index:
             code = w_plus[:, layer.rgb_row]
             image = generator.rgb(layer, x, code, image)
             kept = generator.rgb(layer, original.features[layer.index], code, kept)
@@ -57,7 +57,7 @@ def blend_once(generator: Generator, original: Original, delta: jax.Array, masks
     if image is not None:
         image = together(paths(image, kept))
     for layer in generator.layers[last.index - 1 :]:
-        if layer is not last:
+        if layer.index > last.index:
             x = apply_layer(generator, layer, x, [layer.codes(w_plus)] * len(x))
         if layer.rgb_row is not None:
             image = add_rgb(generator, layer, x, w_plus[:, layer.rgb_row], image)

@@ -54,7 +54,7 @@ def draw_styled(generator: Generator, original: Original, delta: Styles, masks: 
     """
     styles = list(generator.styles(original.w_plus))
     for place, row in enumerate(delta):
-        styles[place] = styles[place] + row
+        styles[place] = styles[place] + row[None]
     left = iter(styles)
     by_layer = {layer.index: tuple(next(left) for _ in layer.rows) for layer in generator.layers}
     return Blend(generator.synthesis(original.w_plus, by_layer), None, original.image, ())
@@ -110,7 +110,7 @@ def automatic_beta(relevance: jax.Array) -> jax.Array:
     """
     betas = jnp.asarray(_BETAS)
     kept = jnp.sum(jnp.abs(relevance)[None, :] >= betas[:, None], axis=1)
-    enough = kept > 20 * relevance.shape[0] / PUBLISHED_CHANNELS
+    enough = kept * PUBLISHED_CHANNELS > 20 * relevance.shape[0]
     return jnp.max(jnp.where(enough, betas, _BETAS[0]))
 
 

@@ -20,11 +20,11 @@ from coral_jax.evaluation.pictures import pictures
 from coral_jax.evaluation.plan import Cell
 from coral_jax.figures import face_image, layer_tile, overlay, to_pixels
 from coral_jax.latents import w_plus_of_seeds, w_plus_of_z
-from coral_jax.logs import read_metrics
 from coral_jax.losses import cosine
 from coral_jax.metrics import Estimate, area_weighted_layer
 from coral_jax.runtime.compiling import jit
 from coral_jax.runtime.files import write_json
+from coral_jax.training.logs import read_metrics
 from coral_jax.training.workdir import finished
 
 FORMAT = 2  # of evaluation.json: another number, and cells are measured again

@@ -1,47 +1,31 @@
-"""What an evaluation shows: comparison sheets, and report.html, one page that holds everything it shows."""
+"""report.html: one page that holds everything an evaluation shows.  Needs the libraries of the extra `report`.
+
+The page is report.html.jinja; functions here return what its fields hold.
+"""
 
 import base64
 import json
-from html import escape
 from pathlib import Path
 
+import jinja2
 import numpy as np
 from PIL import Image
 
-from coral_jax import weights
 from coral_jax.evaluation import charts
 from coral_jax.evaluation.judge import smoothed
-from coral_jax.evaluation.plan import cell_folder, file_name
+from coral_jax.evaluation.plan import cell_folder
+from coral_jax.evaluation.sheets import by_prompt, tiles_of, write_sheets
 from coral_jax.evaluation.tables import Column, cell_text, columns_of, means_of
-from coral_jax.figures import comparison_sheet, png
-from coral_jax.logs import read_metrics
+from coral_jax.figures import png
 from coral_jax.runtime.files import write_bytes
+from coral_jax.training.logs import read_metrics
 
-_STYLE = """
-body{font:15px/1.5 sans-serif;color:#1c1e24;max-width:1240px;margin:32px auto;padding:0 20px}
-h1{font-size:28px;margin-bottom:4px} h2{margin-top:44px;font-size:20px} .faint{color:#7a7e88}
-table{border-collapse:collapse;font-size:13px;font-variant-numeric:tabular-nums} .wide{overflow-x:auto}
-th,td{padding:5px 9px;text-align:right;border-bottom:1px solid #e0e2e8;white-space:nowrap} th{vertical-align:bottom}
-th:first-child,td:first-child,th:nth-child(2),td:nth-child(2){text-align:left} td small{color:#7a7e88} td.best{font-weight:700}
-tr.mean td{background:#f5f6f9} .row{display:flex;flex-wrap:wrap;gap:18px} img{max-width:100%} svg{max-width:100%;height:auto}
-.key{margin-right:16px;white-space:nowrap}
-.key i{display:inline-block;width:11px;height:11px;border-radius:50%;margin-right:6px}
-.strip{display:flex;align-items:center;gap:12px;margin:3px 0} .strip span{width:220px;text-align:right;font-size:13px}
-"""
-
-
-def write_sheets(out: Path, rows: list[dict], domain: str) -> list[Path]:
-    """Write sheets/PROMPT.png of every prompt: a row a face, a column a method, masks below."""
-    paths = []
-    for prompt, methods in _by_prompt(rows).items():
-        samples = {method: _samples(out, method, prompt) for method in methods}
-        original = next(iter(samples.values()))["original"]
-        edited = {method: tiles["edited"] for method, tiles in samples.items()}
-        where = {method: tiles["where"] for method, tiles in samples.items() if "where" in tiles}
-        sheet = comparison_sheet(prompt, f"{domain}, a column a method", original, edited, where)
-        paths.append(out / "sheets" / f"{file_name(prompt)}.png")
-        write_bytes(paths[-1], png(sheet))
-    return paths
+_PAGES = jinja2.Environment(
+    loader=jinja2.PackageLoader("coral_jax", "evaluation"),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+)
 
 
 def write_report(out: Path) -> Path:
@@ -49,84 +33,72 @@ def write_report(out: Path) -> Path:
     path = out / "table.json"
     if not path.is_file():
         raise ValueError(f"{out} holds no evaluation; give the --out of one, or --prompts and --methods to make one")
-    table = json.loads(path.read_text(encoding="utf-8"))
-    rows = table["rows"]
+    evaluation = json.loads(path.read_text(encoding="utf-8"))
+    rows = evaluation["rows"]
     methods = list(dict.fromkeys(row["method"] for row in rows))
-    about = f"{table['domain']}, {table['num_images']} faces, 95 % intervals from resampling them"
-    sheets = write_sheets(out, rows, table["domain"])
-    parts = [
-        f"<h1>{len(methods)} methods, {len(sheets)} prompts</h1><p class='faint'>{escape(about)}</p>",
-        "<h2>Table</h2>" + _table(rows),
-        _trade_off(rows, methods),
-        _loss_curves(out, rows, methods),
-        _layers(out, rows, methods),
-        "<h2>Faces</h2>" + "".join(_image(sheet.read_bytes(), sheet.stem) for sheet in sheets),
-    ]
-    page = (
-        '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"/><title>coral_jax evaluation</title>'
-        f"<style>{_STYLE}</style></head><body>{''.join(parts)}</body></html>"
+    sheets = write_sheets(out, rows, evaluation["domain"])
+    page = _PAGES.get_template("report.html.jinja").render(
+        domain=evaluation["domain"],
+        num_images=evaluation["num_images"],
+        methods=[{"name": method, "colour": charts.colour_of(method, methods)} for method in methods],
+        columns=list(columns_of(rows).values()),
+        table=_table(rows),
+        trade_off=_trade_off(rows, methods),
+        losses=_losses(out, rows, methods),
+        masks=_masks(out, rows, methods),
+        sheets=[
+            {"prompt": prompt, "image": _source(sheet.read_bytes())}
+            for prompt, sheet in zip(by_prompt(rows), sheets, strict=True)
+        ],
     )
     write_bytes(out / "report.html", page.encode())
     return out / "report.html"
 
 
-def _by_prompt(rows: list[dict]) -> dict[str, list[str]]:
-    """The methods that each prompt was measured with."""
-    prompts = dict.fromkeys(row["prompt"] for row in rows)
-    return {prompt: [row["method"] for row in rows if row["prompt"] == prompt] for prompt in prompts}
-
-
-def _samples(out: Path, method: str, prompt: str) -> dict[str, np.ndarray]:
-    return weights.load_tensors(cell_folder(out, method, prompt) / "samples.safetensors")[0]
-
-
-def _table(rows: list[dict]) -> str:
-    """The table with the best value of each prompt in bold, then the means."""
+def _table(rows: list[dict]) -> list[dict]:
+    """The rows, each compared with those of its prompt, then the means, compared with each other."""
     columns = columns_of(rows)
-    head = "".join(f"<th title='{escape(column.meaning)}'>{escape(column.title)}</th>" for column in columns.values())
-    body = []
-    for kind, some in (("", rows), ("mean", means_of(rows))):
-        for row in some:
-            rivals = [other for other in some if kind == "mean" or other["prompt"] == row["prompt"]]
-            cells = "".join(_cell(name, column, row, rivals) for name, column in columns.items())
-            body.append(f"<tr class='{kind}'><td>{escape(row['method'])}</td><td>{escape(row['prompt'])}</td>{cells}</tr>")
-    meanings = "".join(f"<li><b>{escape(c.title)}</b> {escape(c.meaning)}</li>" for c in columns.values())
-    return (
-        f"<div class='wide'><table><tr><th>method</th><th>prompt</th>{head}</tr>{''.join(body)}</table></div>"
-        f"<details><summary>What the columns are</summary><ul>{meanings}</ul></details>"
-    )
+    means = means_of(rows)
+    compared = [(row, [other for other in rows if other["prompt"] == row["prompt"]]) for row in rows]
+    compared += [(row, means) for row in means]
+    return [
+        {
+            "method": row["method"],
+            "prompt": row["prompt"],
+            "mean": index >= len(rows),
+            "cells": [_cell(name, column, row, rivals) for name, column in columns.items()],
+        }
+        for index, (row, rivals) in enumerate(compared)
+    ]
 
 
-def _cell(name: str, column: Column, row: dict, rivals: list[dict]) -> str:
+def _cell(name: str, column: Column, row: dict, rivals: list[dict]) -> dict:
+    """Texts of a metric's value and interval, and whether no rival (the row is one of them) has a better value."""
     value, _, interval = cell_text(row.get(name), column).partition(" ")
     values = [rival[name]["value"] for rival in rivals if name in rival]
     best = {"up": max, "down": min, "none": None}[column.better]
     first = len(values) > 1 and best is not None and name in row and row[name]["value"] == best(values)
-    return f"<td class='{'best' if first else ''}'>{value}<br/><small>{interval}</small></td>"
+    return {"value": value, "interval": interval, "best": first}
 
 
-def _trade_off(rows: list[dict], methods: list[str]) -> str:
+def _trade_off(rows: list[dict], methods: list[str]) -> dict:
     """Success against leak; CLIP gain against pixels changed where no truth is known."""
     known = [row for row in rows if "success" in row and "leak" in row]
     x, y, shown = ("leak", "success", known) if known else ("changed", "clip_gain", rows)
-    columns = columns_of(rows)
-    prompts = list(_by_prompt(shown))
+    titles = tuple(columns_of(rows)[name].title for name in (x, y))
+    prompts = list(by_prompt(shown))
     points = []
     for row in shown:
         ends = {name: (row[name]["value"], row[name]["low"], row[name]["high"]) for name in (x, y)}
-        numbers = ", ".join(f"{columns[name].title} {cell_text(row[name], columns[name])}" for name in (y, x))
-        tip = f"{row['method']}, {row['prompt']}: {numbers}"
-        points.append(charts.Point(row["method"], str(prompts.index(row["prompt"]) + 1), tip, ends[x], ends[y]))
-    chart = charts.scatter(points, methods, (columns[x].title, columns[y].title))
-    numbers = "; ".join(f"{index} {prompt}" for index, prompt in enumerate(prompts, start=1))
-    heading = f"<h2>{columns[y].title} against {columns[x].title}</h2>"
-    return f"{heading}{charts.legend(methods)}{chart}<p class='faint'>{escape(numbers)}</p>"
+        points.append(charts.Point(row["method"], str(prompts.index(row["prompt"]) + 1), ends[x], ends[y]))
+    chart = charts.scatter("trade-off", points, methods, titles)
+    return {"x": titles[0], "y": titles[1], "prompts": prompts, "chart": chart}
 
 
-def _loss_curves(out: Path, rows: list[dict], methods: list[str]) -> str:
+def _losses(out: Path, rows: list[dict], methods: list[str]) -> list[dict]:
     """CLIP's distance of edited image and prompt over seconds of training, a chart a prompt; dots: quality is reached."""
-    parts = []
-    for prompt, own in _by_prompt(rows).items():
+    found = []
+    for prompt, own in by_prompt(rows).items():
         curves = []
         for method in own:
             seconds, loss = smoothed(read_metrics(cell_folder(out, method, prompt) / "metrics.jsonl"))
@@ -134,42 +106,42 @@ def _loss_curves(out: Path, rows: list[dict], methods: list[str]) -> str:
             reached = row["seconds_to_quality"]["value"] if "seconds_to_quality" in row else None
             mark = None if reached is None else (reached, float(np.interp(reached, seconds, loss)))
             if len(loss):
-                curves.append(charts.Line(method, list(seconds), list(loss), mark))
+                curves.append(charts.Line(method, seconds, loss, mark))
         if curves:
-            parts.append(charts.lines(curves, methods, ("seconds of training", "1 - CLIP similarity"), prompt))
-    note = "Running means; a dot is where 95 % of the final gain is reached. Compiling is not counted."
-    return f"<h2>Loss curves</h2>{charts.legend(methods)}<div class='row'>{''.join(parts)}</div><p class='faint'>{note}</p>"
+            chart = charts.lines(f"loss-{len(found)}", curves, methods, ("seconds of training", "1 - CLIP similarity"))
+            found.append({"prompt": prompt, "chart": chart})
+    return found
 
 
-def _layers(out: Path, rows: list[dict], methods: list[str]) -> str:
+def _masks(out: Path, rows: list[dict], methods: list[str]) -> list[dict]:
     """How much of the image each layer's mask covers, and these masks on the first face."""
-    parts = []
-    for prompt, own in _by_prompt(rows).items():
+    found = []
+    for prompt, own in by_prompt(rows).items():
         records = {method: _record(out, method, prompt) for method in own}
         shares = {method: record["layers"] for method, record in records.items() if record["layers"]}
         if not shares:
             continue
         sizes = {layer["layer"]: layer["resolution"] for layers in shares.values() for layer in layers}
-        names = [f"{number}·{sizes[number]}" for number in sorted(sizes)]
         areas = {}
         for method, layers in shares.items():  # a method that blends once has a mask in one of the layers only
-            own = {layer["layer"]: layer["area"] for layer in layers}
-            areas[method] = [own.get(number, 0.0) for number in sorted(sizes)]
-        parts.append(charts.shaded_table(areas, names, methods, f"{prompt}: share of the image that each layer's mask covers"))
-        for method in shares:
-            strip = np.concatenate(list(_samples(out, method, prompt)["layers"]), axis=1)
-            image = _image(png(Image.fromarray(strip)), f"masks of {method}")
-            parts.append(f"<div class='strip'><span>{escape(method)}</span>{image}</div>")
-    note = (
-        "Columns: layer and its pixels a side. Below each table: the masks on one face, coarse layers on the left; grey "
-        "ones do not carry the edit."
-    )
-    return f"<h2>Masks per layer</h2><p class='faint'>{note}</p>{''.join(parts)}" if parts else ""
+            covered = {layer["layer"]: layer["area"] for layer in layers}
+            areas[method] = [covered.get(number, 0.0) for number in sorted(sizes)]
+        columns = [f"{number}\n{sizes[number]}px" for number in sorted(sizes)]
+        chart = charts.shaded_table(f"masks-{len(found)}", areas, columns, methods)
+        strips = [{"method": method, "image": _strip(out, method, prompt)} for method in shares]
+        found.append({"prompt": prompt, "chart": chart, "strips": strips})
+    return found
+
+
+def _strip(out: Path, method: str, prompt: str) -> str:
+    """The masks of a cell's layers on the first face, next to each other."""
+    return _source(png(Image.fromarray(np.concatenate(list(tiles_of(out, method, prompt)["layers"]), axis=1))))
 
 
 def _record(out: Path, method: str, prompt: str) -> dict:
     return json.loads((cell_folder(out, method, prompt) / "evaluation.json").read_text(encoding="utf-8"))
 
 
-def _image(content: bytes, name: str) -> str:
-    return f'<img alt="{escape(name)}" src="data:image/png;base64,{base64.b64encode(content).decode()}"/>'
+def _source(content: bytes) -> str:
+    """A PNG file's content as the source of an image in the page."""
+    return f"data:image/png;base64,{base64.b64encode(content).decode()}"

@@ -12,11 +12,11 @@ from coral_jax.domains import load_domain
 from coral_jax.evaluation.features import embedder
 from coral_jax.evaluation.judge import Judge
 from coral_jax.evaluation.plan import Cell, plan
-from coral_jax.evaluation.report import write_report, write_sheets
+from coral_jax.evaluation.sheets import write_sheets
 from coral_jax.evaluation.tables import rows_of, write_tables
-from coral_jax.logs import clock
 from coral_jax.methods import ABLATIONS, METHODS
 from coral_jax.runtime.errors import NonFiniteError
+from coral_jax.runtime.progress import clock
 from coral_jax.runtime.versions import versions
 from coral_jax.training.loop import train
 
@@ -53,9 +53,10 @@ def compare(
 ) -> list[dict]:
     """Train and measure what is not finished in `out`; write the tables, the sheets and, if asked for, the report.
 
-    Returns the rows of the table.  ValueError for mistakes, before anything is trained, and at the end for cells whose
-    training failed.
+    Returns the rows of the table.  ValueError for mistakes and for missing libraries of the report, before anything is
+    trained, and at the end for cells whose training failed.
     """
+    write_report = report_writer() if report else None
     domain = load_domain(domain_name, weights_dir)
     judge = Judge(domain, embedder(domain, inception, weights_dir), num_images, reference)
     cells = plan(methods, prompts, domain, weights_dir, out)
@@ -65,7 +66,7 @@ def compare(
     if records:
         write_sheets(out, records, domain.name)
         print(f"{out / 'table.md'} holds the table, {out / 'sheets'} the sheets", file=sys.stderr)
-    if records and report:
+    if records and write_report is not None:
         print(f"{write_report(out)} shows them", file=sys.stderr)
     if failed:
         raise ValueError(f"{len(failed)} of {len(cells)} cells failed: {'; '.join(failed)}")
@@ -95,6 +96,15 @@ def evaluate(cells: list[Cell], judge: Judge, tabulate: Callable[[list[dict]], N
         done = [record for record in records.values() if record is not None]
         tabulate(done)
     return done, failed
+
+
+def report_writer() -> Callable[[Path], Path]:
+    """`report.write_report`; ValueError where the libraries that it needs are not installed: all else works without."""
+    try:
+        from coral_jax.evaluation.report import write_report
+    except ModuleNotFoundError as error:
+        raise ValueError('the report needs matplotlib and Jinja2: pip install -e ".[report]"') from error
+    return write_report
 
 
 def _announce(cell: Cell, left: list[Cell], total: int, done: list[dict]) -> None:

@@ -23,12 +23,12 @@ from coral_jax.config import Settings
 from coral_jax.domains import Domain
 from coral_jax.global_directions.templates import wordings
 from coral_jax.latents import truncated_w_plus
-from coral_jax.logs import Progress
 from coral_jax.models.clip import CLIP
 from coral_jax.models.generator import Generator, Layer
 from coral_jax.optimisers import Channels
 from coral_jax.runtime.compiling import jit
 from coral_jax.runtime.files import user_cache
+from coral_jax.runtime.progress import Progress
 
 FORMAT = 1  # of the files in the cache
 MAX_RESOLUTION = 128  # of the convolutions whose channels are looked at

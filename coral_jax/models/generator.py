@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from coral_jax.models import ops
+
 Styles = tuple[jax.Array, ...]  # of the rows of w_plus that layers read, in order: [B, C_in], or [C_in] for every face
 
 
@@ -113,7 +115,8 @@ class Generator(nnx.Module):
 
     def truncate(self, w: jax.Array, psi: float) -> jax.Array:
         """Move w [B, ..., w_dim] towards w_avg: w_avg + psi (w - w_avg)."""
-        return self.w_avg[...] + psi * (w - self.w_avg[...])
+        w_avg = ops.of_channels(self.w_avg[...], w)
+        return w_avg + psi * (w - w_avg)
 
     def broadcast(self, w: jax.Array) -> jax.Array:
         """Repeat w [B, w_dim] to w_plus [B, n_latent, w_dim]."""

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from coral_jax.models.ops import of_channels
+
 # StyleCLIP's framing of an aligned FFHQ face: pool to 256 px, cut these rows and columns, pool to the network's size.
 FRAME = 256
 ROWS, COLUMNS = (35, 223), (32, 220)
@@ -57,7 +59,7 @@ class PReLU(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """x [..., channels] -> same shape."""
-        return jnp.where(x > 0, x, x * self.slope[...])
+        return jnp.where(x > 0, x, x * of_channels(self.slope[...], x))
 
 
 class Unit(nnx.Module):

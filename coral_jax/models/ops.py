@@ -31,6 +31,11 @@ def pixel_norm(x: jax.Array, eps: float = 1e-8) -> jax.Array:
     return x * jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + eps)
 
 
+def of_channels(vector: jax.Array, x: jax.Array) -> jax.Array:
+    """vector [C], with as many axes as x [..., C]."""
+    return jnp.expand_dims(vector, tuple(range(x.ndim - 1)))
+
+
 class EqualLinear(nnx.Module):
     """Linear map with equalised learning rate: kernel [I, O] stored N(0, 1) / lr_mul, used times lr_mul / sqrt(I)."""
 
@@ -42,7 +47,7 @@ class EqualLinear(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map x [..., I] to [..., O]."""
         gain = self.lr_mul / math.sqrt(self.kernel.shape[0])
-        return x @ self.kernel[...] * gain + self.bias[...] * self.lr_mul
+        return x @ self.kernel[...] * gain + of_channels(self.bias[...] * self.lr_mul, x)
 
 
 def conv2d(x: jax.Array, kernel: jax.Array, padding: tuple[tuple[int, int], ...] | str = "SAME") -> jax.Array:
@@ -115,7 +120,7 @@ def activate(x: jax.Array, factor: jax.Array, shift: jax.Array) -> jax.Array:
 
     Its derivative finds x in the output again, which the next layer keeps anyway.
     """
-    return leaky_relu(x * _of_pixels(factor, x) + shift.astype(x.dtype))
+    return leaky_relu(x * _of_pixels(factor, x) + shift.astype(x.dtype)[None])
 
 
 def _activate_forward(x: jax.Array, factor: jax.Array, shift: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
@@ -126,7 +131,7 @@ def _activate_forward(x: jax.Array, factor: jax.Array, shift: jax.Array) -> tupl
 def _activate_backward(kept: tuple[jax.Array, ...], gradient: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     out, factor, shift = kept
     gradient = gradient / _inverse_slope(out)  # the output has the sign of the input
-    scaled = out * _inverse_slope(out) - shift.astype(out.dtype)  # factor x
+    scaled = out * _inverse_slope(out) - shift.astype(out.dtype)[None]  # factor x
     of_factor = _sum_of_pixels(gradient * scaled) / factor
     of_shift = jnp.sum(gradient, axis=0, dtype=jnp.float32).astype(shift.dtype)
     return gradient * _of_pixels(factor, gradient), of_factor, of_shift

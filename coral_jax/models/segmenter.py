@@ -13,6 +13,8 @@ import numpy as np
 import optax
 from flax import nnx
 
+from coral_jax.models.ops import of_channels
+
 Features = Mapping[int, jax.Array]  # layer index (from 1) -> [B, h, w, C]
 
 VARIANCE_FLOOR = 1e-3  # of the mixture, as a share of each component's variance over all pixels
@@ -55,7 +57,8 @@ class MixtureSegmenter(nnx.Module):
 
     def segment(self, features: Features) -> jax.Array:
         """Posterior of each segment at each pixel, [B, resolution, resolution, P]."""
-        x = project(features, self.config.layers, self.kernel[...], self.config.resolution) + self.bias[...]
+        x = project(features, self.config.layers, self.kernel[...], self.config.resolution)
+        x = x + of_channels(self.bias[...], x)
         return jax.nn.softmax(_log_joint(x, self.means[...], self.log_variances[...], self.log_weights[...]), axis=-1)
 
 
@@ -73,7 +76,8 @@ class PixelClassifier(nnx.Module):
     def logits(self, features: Features) -> jax.Array:
         """Class logits [B, resolution, resolution, P]."""
         first = self.linears[0]
-        x = project(features, self.config.layers, first.kernel[...], self.config.resolution) + first.bias[...]
+        x = project(features, self.config.layers, first.kernel[...], self.config.resolution)
+        x = x + of_channels(first.bias[...], x)
         for linear in list(self.linears)[1:]:
             x = linear(jax.nn.relu(x))
         return x
@@ -197,7 +201,7 @@ def _log_joint(x: jax.Array, means: jax.Array, log_variances: jax.Array, log_wei
         precision = jnp.exp(-log_variances)
         square = jnp.square(x) @ precision.T - 2.0 * x @ (means * precision).T
     constant = jnp.sum(jnp.square(means) * precision + log_variances, axis=-1)
-    return log_weights - 0.5 * (square + constant)
+    return of_channels(log_weights, square) - 0.5 * (square + of_channels(constant, square))
 
 
 @jax.jit
@@ -209,7 +213,7 @@ def _em_step(
     mass = posterior.sum(axis=0) + 1e-6
     means = posterior.T @ x / mass[:, None]
     variances = posterior.T @ jnp.square(x) / mass[:, None] - jnp.square(means)
-    return means, jnp.log(jnp.maximum(variances, floor)), jnp.log(mass / mass.sum())
+    return means, jnp.log(jnp.maximum(variances, floor[None])), jnp.log(mass / mass.sum())
 
 
 def _spread_points(x: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:

@@ -81,7 +81,7 @@ class StyledConv(nnx.Module):
         """Features [B, h, w, C] from x and the style [B, C_in], which `modulation` reads from w."""
         style = style / math.sqrt(9 * x.shape[-1])  # the kernel's equalised scale, on the smaller factor
         x = ops.modulated_conv(x, self.kernel[...], style, up=self.up, fused=fused)
-        shift = self.noise_strength[...] * self.noise[..., None] + self.bias[...]
+        shift = self.noise_strength[...] * self.noise[..., None] + self.bias[None, None]
         return ops.activate(x, ops.demodulation(self.kernel[...], style), shift)
 
 
@@ -97,7 +97,7 @@ class ToRGB(nnx.Module):
         """RGB [B, h, w, 3], always float32, of the features x under the code w [B, w_dim]."""
         style = self.modulation(w) / math.sqrt(x.shape[-1])
         rgb = ops.modulated_conv(x, self.kernel[...], style)
-        return rgb.astype(jnp.float32) + self.bias[...]
+        return rgb.astype(jnp.float32) + ops.of_channels(self.bias[...], rgb)
 
 
 class StyleGAN2(Generator):

@@ -69,7 +69,7 @@ def normalise_z(z: Array) -> Array:
 
 def _choose(u: Array, shares: tuple[float, ...]) -> Array:
     edges = jnp.cumsum(jnp.asarray(shares))[:-1] / sum(shares)
-    return jnp.sum(u[:, None] >= edges, axis=-1).astype(jnp.int32)
+    return jnp.sum(u[:, None] >= edges[None], axis=-1).astype(jnp.int32)
 
 
 def faces_from_z(z: Array) -> Face:
@@ -142,7 +142,7 @@ _IRIS_TABLE = jnp.asarray([[0.16, 0.45, 0.95], [0.16, 0.66, 0.26], [0.45, 0.24, 
 def _hsv(h: Array, s: Array, v: Array) -> Array:
     """Hue in turns, saturation, value [B] -> RGB [B, 3] in [0, 1]."""
     offsets = jnp.asarray([0.0, 2 / 3, 1 / 3])
-    ramp = jnp.clip(jnp.abs((h[:, None] + offsets) % 1.0 * 6 - 3) - 1, 0, 1)
+    ramp = jnp.clip(jnp.abs((h[:, None] + offsets[None]) % 1.0 * 6 - 3) - 1, 0, 1)
     return v[:, None] * (1 - s[:, None] * (1 - ramp))
 
 
@@ -150,7 +150,7 @@ def _shape_numbers(face: Face) -> dict[str, Array]:
     j, c = face.jitter, face.category
     strength = 1 + 0.14 * j["intensity"]
     neutral = _EXPRESSION_TABLE[0]
-    expression = neutral + (_EXPRESSION_TABLE[c["expression"]] - neutral) * strength[:, None]
+    expression = neutral[None] + (_EXPRESSION_TABLE[c["expression"]] - neutral[None]) * strength[:, None]
     curve, opening, width, raised, tilt, eye = jnp.moveaxis(expression, -1, 0)
     return {
         "head_width": 0.53 + 0.045 * j["head_width"],
@@ -176,11 +176,11 @@ def _shape_numbers(face: Face) -> dict[str, Array]:
 def _colour_numbers(face: Face) -> dict[str, Array]:
     j, c = face.jitter, face.category
     tone = (0.5 + 0.5 * j["skin"])[:, None]
-    light, dark = jnp.asarray([1.0, 0.85, 0.73]), jnp.asarray([0.47, 0.30, 0.21])
-    skin = dark + (light - dark) * tone + 0.02 * j["skin_hue"][:, None] * jnp.asarray([1.0, 0.0, -1.0])
+    light, dark = jnp.asarray([[1.0, 0.85, 0.73]]), jnp.asarray([[0.47, 0.30, 0.21]])
+    skin = dark + (light - dark) * tone + 0.02 * j["skin_hue"][:, None] * jnp.asarray([[1.0, 0.0, -1.0]])
     skin = jnp.clip(skin, 0, 1)
     hair = jnp.clip(_HAIR_TABLE[c["hair_colour"]] * (1 + 0.12 * j["hair_light"][:, None]), 0, 1)
-    natural = skin * jnp.asarray([0.84, 0.62, 0.60])
+    natural = skin * jnp.asarray([[0.84, 0.62, 0.60]])
     painted = _hsv(0.955 + 0.035 * j["lip_hue"], jnp.full_like(j["lip_hue"], 0.92), 0.83 + 0.05 * j["lip_hue"])
     lips = jnp.where(c["lipstick"][:, None] == 1, painted, natural)
     clothes = _hsv(0.5 + 0.5 * j["clothes"], 0.55 + 0.0 * j["clothes"], 0.62 + 0.25 * j["clothes_light"])

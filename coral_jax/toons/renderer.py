@@ -169,7 +169,7 @@ def _draw_nose_and_mustache(c: _Canvas, x: Array, y: Array, n: dict[str, Array])
     u = x / 0.235
     mustache = _band(u, y - (0.268 + 0.075 * u * u), jnp.full_like(n["nose"], 0.050), 0.235)
     tip = _ellipse(x, y - 0.165, 0.062 * n["nose"], 0.048 * n["nose"])
-    c.paint(c.cover(tip), n["skin_rgb"] * jnp.asarray([0.93, 0.80, 0.76]), "nose", 1.02 - 1.6 * jnp.clip(y - 0.165, 0, 1))
+    c.paint(c.cover(tip), n["skin_rgb"] * jnp.asarray([[0.93, 0.80, 0.76]]), "nose", 1.02 - 1.6 * jnp.clip(y - 0.165, 0, 1))
     c.paint(c.cover(mustache) * n["mustache"], n["hair_rgb"] * 0.86, "mustache", 1 + 0.10 * jnp.sin(60 * x))
 
 

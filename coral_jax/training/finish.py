@@ -8,10 +8,10 @@ from pathlib import Path
 from coral_jax.artifact import Edit, save_edit
 from coral_jax.figures import png, training_sheet
 from coral_jax.latents import w_plus_of_seeds
-from coral_jax.logs import read_metrics
 from coral_jax.metrics import LayerShare, area_weighted_layer
 from coral_jax.runtime.files import write_bytes, write_json
 from coral_jax.runtime.versions import versions
+from coral_jax.training.logs import read_metrics
 
 FACES_ONE_BY_ONE = 40  # that the summary's truth is measured on, where a method takes its time for each face
 

@@ -19,17 +19,18 @@ from coral_jax.config import Resolved, Settings, resolve
 from coral_jax.domains import Domain, load_domain
 from coral_jax.global_directions.relevance import channels_of
 from coral_jax.latents import parse_seeds, w_plus_of_seeds
-from coral_jax.logs import MetricsLog, Progress
 from coral_jax.methods import Method, get_method
 from coral_jax.models.generator import Generator
 from coral_jax.models.precision import cast_all
 from coral_jax.runtime import memory
 from coral_jax.runtime.compiling import compile_ahead
 from coral_jax.runtime.errors import NonFiniteError
+from coral_jax.runtime.progress import Progress
 from coral_jax.step import Frozen, TrainState, init_state
 from coral_jax.training import partition
 from coral_jax.training.checkpoints import Checkpoints, bad_weights, newest_of_all
 from coral_jax.training.finish import write_outputs
+from coral_jax.training.logs import MetricsLog
 from coral_jax.training.workdir import claim, finished
 
 Step = Callable[[TrainState], tuple[TrainState, dict]]
