@@ -6,6 +6,7 @@ Random weights of published sizes, or --domain.  The program is compiled once fo
 and tau runs in it.  Memory and rates are as in `benchmarks.step`.
 """
 
+import functools
 
 import jax
 import numpy as np
@@ -19,7 +20,7 @@ from coral_jax.domains import load_domain
 from coral_jax.methods import METHODS, get_method
 from coral_jax.models.precision import COMPUTE_DTYPES, cast_all
 from coral_jax.runtime.files import write_json
-from coral_jax.step import init_state, jit_apply_edit
+from coral_jax.step import apply_edit, init_state
 
 _SIZE = flags.DEFINE_enum("size", "256", [str(size) for size in SIZES], "resolution of the random FFHQ-sized generator")
 _DOMAIN = flags.DEFINE_string("domain", None, "measure this domain's networks instead of random ones")
@@ -44,8 +45,9 @@ def main() -> None:
     frozen = frozen._replace(clip=None, identity=None, text=None)  # as `artifact.Edit.draw` leaves them out
     shape = (_BATCH.value, generator.n_latent, generator.w_dim)
     w_plus = np.random.default_rng(0).standard_normal(shape, np.float32)
-    arguments = (method, frozen, trainables, w_plus, 1.0, 0.85)
-    found = measure.measure(jit_apply_edit, arguments, lambda _, same: same, _REPEATS.value, _PROFILE.value)
+    apply = jax.jit(functools.partial(apply_edit, method))
+    arguments = (frozen, trainables, w_plus, 1.0, 0.85)
+    found = measure.measure(apply, arguments, lambda _, same: same, _REPEATS.value, _PROFILE.value)
     rate = measure.convolution_rate(_DTYPE.value)
     seconds = found.pop("seconds")
     result = {

@@ -82,13 +82,13 @@ class LatentMapper(Editor):
 def groups(generator: Generator, codes: int) -> tuple[tuple[str, int, int], ...]:
     """(name, first row, row after the last) of coarse, medium and fine among the first `codes` rows; empty ones left out.
 
-    A row belongs where the features are that its layer reads: below 16 px coarse, below 64 px medium, else fine.  These
-    are StyleCLIP's rows 0 to 3, 4 to 7, and 8 and up, of any StyleGAN2.
+    A row belongs where the features are that its layer reads: below 16 px coarse, below 64 px medium, else fine; one that
+    only ToRGB reads goes with the row before it.  These are StyleCLIP's rows 0 to 3, 4 to 7, and 8 and up, of any StyleGAN2.
     """
     read = [generator.layers[0].resolution] + [layer.resolution for layer in generator.layers[:-1]]
     sizes = {row: size for layer, size in zip(generator.layers, read, strict=True) for row in layer.rows}
     medium, fine = (
-        next((row for row in range(codes) if sizes.get(row, size) >= size), codes) for size in (MEDIUM, FINE)
+        next((row for row in range(codes) if sizes.get(row, 0) >= size), codes) for size in (MEDIUM, FINE)
     )
     bounds = (("coarse", 0, medium), ("medium", medium, fine), ("fine", fine, codes))
     return tuple(bound for bound in bounds if bound[1] < bound[2])

@@ -8,12 +8,14 @@ import jax
 import numpy as np
 import pytest
 from conftest import REPOSITORY
-from tiny import frozen, quick_compilation  # noqa: F401
+from tiny import copied, frozen, quick_compilation, step_alone  # noqa: F401
 
+from benchmarks import alone
 from benchmarks.naive import naive_train_step
-from benchmarks.networks import random_given
+from benchmarks.networks import with_inputs
+from coral_jax.config import Settings
 from coral_jax.methods import METHODS
-from coral_jax.step import Settings, init_state, train_step
+from coral_jax.step import init_state
 
 MEASURED = {"seconds_per_step", "seconds_compile", "peak_bytes", "program_bytes", "flops", "rate_share"}
 
@@ -22,7 +24,7 @@ MEASURED = {"seconds_per_step", "seconds_compile", "peak_bytes", "program_bytes"
 def test_the_literal_form_computes_the_same_step(method):
     domain, settings, key = frozen(), Settings(method, batch_size=2), jax.random.key(3)
     state = init_state(settings, domain, jax.random.key(0))
-    ours, expected = jax.jit(train_step)(state, domain, key, settings)
+    ours, expected = step_alone(copied(state), domain, key, settings)
     after, metrics = jax.jit(naive_train_step)(state, domain, key, settings)
     for name, value in metrics.items():
         np.testing.assert_allclose(value, expected[name], rtol=1e-4, atol=1e-6, err_msg=name)
@@ -47,11 +49,27 @@ def test_the_step_benchmark_writes_what_it_says(weights_dir, tmp_path, monkeypat
 def test_methods_get_what_they_are_given(method):
     """Codes of faces, or the relevance of channels: the step of such a method can be measured, too."""
     domain = frozen()
-    settings, given = Settings(method, batch_size=2), random_given(domain, METHODS[method], 2)
-    domain = domain._replace(given=given)
+    assert with_inputs(domain, METHODS["segment_global"], 2) is domain
+    settings, domain = Settings(method, batch_size=2), with_inputs(domain, METHODS[method], 2)
+    assert (domain.faces is None, domain.channels is None) == (method == "styleclip_global", method != "styleclip_global")
     state = init_state(settings, domain, jax.random.key(0))
-    _, metrics = jax.jit(train_step)(state, domain, jax.random.key(3), settings)
+    _, metrics = step_alone(state, domain, jax.random.key(3), settings)
     assert np.isfinite(metrics["loss/total"])
+
+
+def test_a_sweep_steps_as_the_prompt_alone_does():
+    """Two steps of `alone.stepper` are those of the step, to rounding: programs are compiled for themselves."""
+    domain, settings, key = frozen(), Settings("attention_global", batch_size=2), jax.random.key(3)
+    expected = init_state(settings, domain, jax.random.key(0))
+    state, step = alone.begin(settings, domain, jax.random.key(0)), alone.stepper(settings, domain, key)
+    for _ in range(2):
+        state, metrics = step(state)
+        expected, values = step_alone(expected, domain, key, settings)
+        np.testing.assert_allclose(metrics["loss/total"], [values["loss/total"]], rtol=1e-5)
+    ours = alone.state_of(state)
+    assert jax.tree.structure(ours) == jax.tree.structure(expected) and int(ours.step) == 2
+    for found, wanted in zip(jax.tree.leaves(ours), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-5)
 
 
 def test_a_method_without_a_literal_form_is_refused():

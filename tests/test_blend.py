@@ -6,17 +6,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from tiny import GENERATOR, generator, largest, quick_compilation, w_plus  # noqa: F401
 
-from coral_jax.blend import blend, blend_once, blended_synthesis, edit_layers_of, edited_synthesis, original_synthesis
-from coral_jax.models.stylegan2 import StyleGAN2Config
+from coral_jax.baselines.feat import blend_once
+from coral_jax.baselines.styleclip import draw_whole
+from coral_jax.blend import Original, blend, blended_synthesis, layers_through_256, original_synthesis
+from coral_jax.models.stylegan2 import StyleGAN2, StyleGAN2Config
 
 RNG = np.random.default_rng(0)
 
 
-@partial(jax.jit, static_argnames="full")
-def blended(network, codes, delta, masks, full=True):
-    return blend(network, codes, delta, masks, original_synthesis(network, codes)[0], full=full)
+@partial(jax.jit, static_argnames=("full", "original_features", "edit_rgb"))
+def blended(network, codes, delta, masks, **flags):
+    return blend(network, original_synthesis(network, codes), delta, masks, **flags)
 
 
 @pytest.fixture(scope="module")
@@ -47,17 +50,18 @@ def random_delta(network, layers=None):
 def equation_1(network, w_plus, delta, masks):
     """One sample, one path after the other, exactly as the paper writes it."""
     star, image = network.constant(1), None
+    codes = w_plus[None]
+    moved = codes.at[:, : len(delta)].add(delta)
     for layer in network.layers:
-        w = w_plus[None, layer.w_index]
-        unedited = network.layer(layer.index, star, w)
+        unedited = network.layer(layer, star, layer.codes(codes))
         if layer.index <= len(delta):
-            edited = network.layer(layer.index, star, w + delta[layer.index - 1])
+            edited = network.layer(layer, star, layer.codes(moved))
             m = masks[layer.index - 1][None, :, :, None]
             star = m * edited + (1 - m) * unedited
         else:
             star = unedited
-        if layer.rgb_w_index is not None:
-            image = network.rgb(layer.index, star, w_plus[None, layer.rgb_w_index], image)
+        if layer.rgb_row is not None:
+            image = network.rgb(layer, star, codes[:, layer.rgb_row], image)
     return image[0]
 
 
@@ -95,9 +99,9 @@ def test_mask_of_one_is_the_full_edit(network):
     def plain(network):
         x, image = network.constant(2), None
         for layer in network.layers:
-            x = network.layer(layer.index, x, moved[:, layer.w_index])
-            if layer.rgb_w_index is not None:
-                image = network.rgb(layer.index, x, codes[:, layer.rgb_w_index], image)
+            x = network.layer(layer, x, layer.codes(moved))
+            if layer.rgb_row is not None:
+                image = network.rgb(layer, x, codes[:, layer.rgb_row], image)
         return image
 
     assert largest(drawn.full, plain(network)) < 1e-5 * largest(drawn.full)
@@ -137,7 +141,7 @@ def test_gradients_reach_delta_and_masks_of_every_layer_but_not_the_original(net
             return jnp.sum(jnp.square(blended(network, codes, delta, masks).image))
 
         def original(codes):
-            return jnp.sum(jnp.square(original_synthesis(network, codes)[0]))
+            return jnp.sum(jnp.square(original_synthesis(network, codes).image))
 
         return jax.grad(total, argnums=(0, 1))(delta, masks), jax.grad(original)(codes)
 
@@ -147,26 +151,34 @@ def test_gradients_reach_delta_and_masks_of_every_layer_but_not_the_original(net
     assert largest(by_codes) == 0.0
 
 
-def test_number_of_edited_layers(network):
-    assert edit_layers_of(network) == len(network.layers) == 5
+def test_layers_of_up_to_256_px_are_edited(network):
+    assert layers_through_256(network) == (1, 2, 3, 4, 5) and len(network.layers) == 5
+    channels = tuple((2**k, 1) for k in range(2, 11))
+    large = nnx.eval_shape(lambda: StyleGAN2(StyleGAN2Config(1024, 1, 1, 1, channels), nnx.Rngs(0)))
+    assert layers_through_256(large) == tuple(range(1, 14)) and len(large.layers) == 17
 
-    class Large:
-        layers = tuple(range(17))
 
-    assert edit_layers_of(Large()) == 13
+def test_the_original_is_the_synthesis_with_the_features_of_every_layer(network):
+    codes = w_plus()
+    original = jax.jit(original_synthesis)(network, codes)
+    assert isinstance(original, Original) and original.segments is None
+    np.testing.assert_array_equal(original.w_plus, codes)
+    assert largest(original.image, jax.jit(lambda g, w: g.synthesis(w))(network, codes)) < 1e-5 * largest(original.image)
+    expected = {layer.index: (2, layer.resolution, layer.resolution, layer.channels) for layer in network.layers}
+    assert {index: features.shape for index, features in original.features.items()} == expected
 
 
 def test_refuses_masks_that_do_not_fit(network):
     with pytest.raises(ValueError, match=r"of resolutions \[4, 8, 8, 16, 16\]"):
-        blend(network, w_plus(), random_delta(network), random_masks(network, layers=4), jnp.zeros((2, 16, 16, 3)))
-    with pytest.raises(ValueError, match="between 1 and the generator's 5 layers"):
-        blend(network, w_plus(), jnp.zeros((6, GENERATOR.w_dim)), (), jnp.zeros((2, 16, 16, 3)))
+        blended(network, w_plus(), random_delta(network), random_masks(network, layers=4))
+    for codes in (0, 6):
+        with pytest.raises(ValueError, match=rf"delta edits {codes} codes; .* first layers .* read: \[1, 2, 3, 4, 5\]"):
+            blended(network, w_plus(), jnp.zeros((codes, GENERATOR.w_dim)), ())
 
 
 @partial(jax.jit, static_argnames="full")
 def blended_once(network, codes, delta, mask, full=True):
-    original, features = original_synthesis(network, codes)
-    return blend_once(network, codes, delta, mask, original, features, full=full)
+    return blend_once(network, original_synthesis(network, codes), delta, (mask,), full=full)
 
 
 @pytest.mark.parametrize("last", [1, 2, 3, 4])
@@ -177,11 +189,11 @@ def test_one_blending_of_ones_edits_the_layers_before_it_and_of_zeros_none(netwo
     ones = jnp.ones((2, resolution, resolution))
     drawn = blended_once(network, codes, delta, ones)
     x, image = network.constant(2), None
+    moved = codes.at[:, :last].add(delta)
     for layer in network.layers:
-        w = codes[:, layer.w_index]
-        x = network.layer(layer.index, x, w + delta[layer.index - 1] if layer.index <= last else w)
-        if layer.rgb_w_index is not None:
-            image = network.rgb(layer.index, x, codes[:, layer.rgb_w_index], image)
+        x = network.layer(layer, x, layer.codes(moved))
+        if layer.rgb_row is not None:
+            image = network.rgb(layer, x, codes[:, layer.rgb_row], image)
     np.testing.assert_allclose(drawn.image, image, rtol=1e-4, atol=1e-4 * largest(image))
     np.testing.assert_allclose(drawn.full, image, rtol=1e-4, atol=1e-4 * largest(image))
     untouched = blended_once(network, codes, delta, 0 * ones)
@@ -206,13 +218,7 @@ def test_original_features_forget_the_layers_before(network):
     """With a mask in layer 2 alone, behind layer 3 of zero nothing is left of the edit: it is not fed forward."""
     codes, delta = w_plus(), random_delta(network)
     masks = [jnp.full_like(mask, float(i == 1)) for i, mask in enumerate(constant_masks(network, 0.0))]
-
-    @jax.jit
-    def drawn(network, codes, delta, masks):
-        original, features = original_synthesis(network, codes)
-        return blend(network, codes, delta, masks, original, features=features, full=False)
-
-    forgotten = drawn(network, codes, delta, masks)
+    forgotten = blended(network, codes, delta, masks, full=False, original_features=True)
     np.testing.assert_allclose(forgotten.image, forgotten.original, atol=1e-5 * largest(forgotten.original))
     kept = blended(network, codes, delta, masks, full=False)
     assert largest(kept.image, kept.original) > 0.01 * largest(kept.original)
@@ -221,16 +227,13 @@ def test_original_features_forget_the_layers_before(network):
 def test_an_edited_to_rgb_follows_the_masks(network):
     """Masks of one read the edited code in ToRGB where delta has it, masks of zero the original, exactly."""
     codes, delta = w_plus(), random_delta(network)
-
-    @jax.jit
-    def drawn(network, codes, delta, masks):
-        return blend(network, codes, delta, masks, original_synthesis(network, codes)[0], edit_rgb=True)
-
-    ones = drawn(network, codes, delta, constant_masks(network, 1.0))
+    ones = blended(network, codes, delta, constant_masks(network, 1.0), edit_rgb=True)
     padded = jnp.concatenate([delta, jnp.zeros((1, network.w_dim))])
-    expected = jax.jit(edited_synthesis)(network, codes, padded, ones.original).image
+    whole = jax.jit(draw_whole)(network, Original(codes, ones.original, {}), padded, ())
+    assert whole.full is None and whole.masks == () and largest(whole.original, ones.original) == 0.0
+    expected = whole.image
     for image in (ones.image, ones.full):
         np.testing.assert_allclose(image, expected, rtol=1e-4, atol=1e-4 * largest(expected))
     assert largest(ones.image, blended(network, codes, delta, constant_masks(network, 1.0)).image) > 1e-3
-    zeros = drawn(network, codes, delta, constant_masks(network, 0.0))
+    zeros = blended(network, codes, delta, constant_masks(network, 0.0), edit_rgb=True)
     assert largest(zeros.image, zeros.original) == 0.0

@@ -4,11 +4,12 @@ import importlib.util
 import re
 from pathlib import Path
 
+import jax
 import pytest
 from conftest import REPOSITORY
 
-from coral_jax.config import STEPS, TAU, base, check_tau, make, resolve
-from coral_jax.step import Settings
+from coral_jax.config import TAU, Resolved, Settings, base, check_tau, make, resolve
+from coral_jax.methods import ABLATIONS, METHODS
 
 FILES = sorted((REPOSITORY / "configs").glob("*.py"))
 PROMPTS = {  # of the paper's figures and table, and the four that toons add
@@ -40,10 +41,24 @@ def test_a_file_gives_a_config_and_its_command(path):
 
 
 def test_every_field_is_read_by_the_program():
-    source = "".join(path.read_text() for path in Path(REPOSITORY, "coral_jax").glob("*.py"))
+    source = "".join(path.read_text() for path in Path(REPOSITORY, "coral_jax").rglob("*.py"))
     hyper = set(Settings.__dataclass_fields__) - {"method"}  # read by name, in `resolve`
-    for field in set(base()) - hyper - {"steps", "tau"}:
+    for field in set(base()) - hyper - {"tau"}:
         assert re.search(rf"(?<!_)config\.{field}\b(?! =)", source), f"config.{field} is never read"
+    weights = {term.weight for method in (METHODS | ABLATIONS).values() for term in method.terms} - {None}
+    assert all(field.startswith("lambda_") for field in weights)  # which `losses.weighted_sum` reads by name
+    for field in hyper - weights:
+        assert re.search(rf"(?<!_)settings\.{field}\b(?! =)", source), f"settings.{field} is never read"
+
+
+def test_a_step_is_compiled_for_method_and_batch_size_only():
+    """Settings are a pytree of their other numbers, so that one program serves every rate, every lambda and any length."""
+    leaves, tree = jax.tree.flatten(Settings())
+    assert len(leaves) == len(Settings.__dataclass_fields__) - 2
+    others = Settings(**{name: 0.25 for name in Settings.__dataclass_fields__ if name not in ("method", "batch_size")})
+    assert jax.tree.structure(others) == tree and jax.tree.leaves(others) == [0.25] * len(leaves)
+    for changed in (Settings(method="segment_global"), Settings(batch_size=4)):
+        assert jax.tree.structure(changed) != tree
 
 
 @pytest.mark.parametrize(
@@ -52,7 +67,7 @@ def test_every_field_is_read_by_the_program():
      ("lambda_id", 2.0), ("lambda_area", 3.0), ("lambda_tv", 4.0), ("batch_size", 5), ("method", "segment_mapper")],
 )  # fmt: skip
 def test_every_hyper_parameter_reaches_the_step(field, value):
-    assert getattr(resolve(make("happy", "", **{field: value}), {}).step, field) == value
+    assert getattr(resolve(make("happy", "", **{field: value}), {}).settings, field) == value
 
 
 def test_every_hyper_parameter_of_the_step_has_a_field():
@@ -65,18 +80,16 @@ def test_the_config_goes_before_the_domains_method_before_the_domain_before_ours
         "methods": {"segment_global": {"lambda_l2": 2.0, "lambda_id": 2.0, "steps": 9}},
     }  # fmt: skip
     config = make("happy", "method=segment_global,lambda_l2=3")
-    assert resolve(config, defaults) == (
-        Settings(method="segment_global", lambda_l2=3.0, lambda_id=2.0, lambda_area=1.0, steps=9), 9, 0.5
+    assert resolve(config, defaults) == Resolved(
+        Settings(method="segment_global", lambda_l2=3.0, lambda_id=2.0, lambda_area=1.0, steps=9), 0.5
     )  # fmt: skip
     other = resolve(make("happy", "method=attention_global"), defaults)
-    assert (other.step.lambda_l2, other.steps, other.tau) == (1.0, STEPS, 0.5)
-    assert resolve(make("happy"), {}) == (Settings(), STEPS, TAU)
+    assert (other.settings.lambda_l2, other.settings.steps, other.tau) == (1.0, 20_000, 0.5)
+    assert resolve(make("happy"), {}) == Resolved(Settings(), TAU)
 
 
 def test_an_override_to_zero_counts():
-    assert resolve(make("happy", "lambda_l2=0,tau=0"), {"lambda_l2": 1.0, "tau": 0.5})[::2] == (
-        Settings(lambda_l2=0.0), 0.0
-    )  # fmt: skip
+    assert resolve(make("happy", "lambda_l2=0,tau=0"), {"lambda_l2": 1.0, "tau": 0.5}) == (Settings(lambda_l2=0.0), 0.0)
 
 
 @pytest.mark.parametrize("arg", ["steps", "methd=segment_global", "method=a=b,x", "steps=many", "=3"])

@@ -12,6 +12,7 @@ from coral_jax import gallery, weights
 from coral_jax.artifact import BATCH, Edit, edit_folder, load_edit, save_edit
 from coral_jax.gallery import apply_to_faces, check_alphas
 from coral_jax.latents import load_latents, parse_seeds, w_plus_of_seeds
+from coral_jax.methods import get_method
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -28,9 +29,10 @@ def w_plus(edit):
 
 def test_an_edit_is_read_from_the_run_or_its_edit_folder(trained, edit, weights_dir):
     assert edit_folder(trained.folder) == edit_folder(trained.folder / "edit") == trained.folder / "edit"
-    assert (edit.prompt, edit.settings.method, edit.tau, edit.steps, edit.seed) == (
+    assert (edit.prompt, edit.settings.method, edit.tau, edit.settings.steps, edit.seed) == (
         "surprised", "attention_mapper", 0.4, 6, 0
     )  # fmt: skip
+    assert edit.method is get_method("attention_mapper") and edit.masked_layers == (1, 2, 3, 4, 5)
     assert edit.settings.truncation == 0.8 and edit.segmenter == "mixture" and edit.domain.name == "tiny"
 
 

@@ -7,9 +7,11 @@ import pytest
 from flax import nnx
 from tiny import generator, largest, w_plus
 
+from coral_jax.baselines.feat import LastAttention
 from coral_jax.blend import original_synthesis
-from coral_jax.regions import attention_network, resize_map, segment_selection
+from coral_jax.regions import AttentionNetwork, SegmentSelection, resize_map
 
+ALL = (1, 2, 3, 4, 5)  # layers of the tiny generator
 RNG = np.random.default_rng(0)
 
 
@@ -21,7 +23,7 @@ def network():
 @pytest.fixture(scope="module")
 def features(network):
     """Of the original images, by layer."""
-    return jax.jit(original_synthesis)(network, w_plus())[1]
+    return jax.jit(original_synthesis)(network, w_plus()).features
 
 
 def halves(size=16):
@@ -32,8 +34,8 @@ def halves(size=16):
 
 
 def test_segment_selection_paints_each_segment_with_its_confidence(network):
-    selector = segment_selection(network, 5, 2, nnx.Rngs(0))
-    assert selector.logits.shape == (2, 5)
+    selector = SegmentSelection(network, ALL, nnx.Rngs(0), segments=2)
+    assert selector.logits.shape == (2, 5) and selector.layers == ALL and selector.needs_segments
     np.testing.assert_array_equal(selector.confidence, 0.5)
     selector.logits[...] = jnp.float32(RNG.standard_normal((2, 5)))
     masks = selector({}, halves())
@@ -46,7 +48,7 @@ def test_segment_selection_paints_each_segment_with_its_confidence(network):
 
 def test_segment_threshold_is_on_the_confidence(network):
     """A segment that covers a part of a coarse pixel is kept there if its confidence is."""
-    selector = segment_selection(network, 5, 2, nnx.Rngs(0))
+    selector = SegmentSelection(network, ALL, nnx.Rngs(0), segments=2)
     selector.logits[...] = jnp.asarray([[3.0] * 5, [1.0] * 5])  # 0.95 and 0.73
     segments = halves(16).at[:, :, 8, 0].set(1.0).at[:, :, 8, 1].set(0.0)
     mask = selector({}, segments, 0.85)[0]
@@ -55,7 +57,7 @@ def test_segment_threshold_is_on_the_confidence(network):
 
 def test_segment_selection_refuses_another_segmenter(network):
     with pytest.raises(ValueError, match="has 2 segments but e was made for 3"):
-        segment_selection(network, 5, 3, nnx.Rngs(0))({}, halves())
+        SegmentSelection(network, ALL, nnx.Rngs(0), segments=3)({}, halves())
 
 
 @pytest.mark.parametrize("resolution", [4, 16, 32])
@@ -68,7 +70,8 @@ def test_resized_maps_still_sum_to_one(resolution):
 
 
 def test_attention_mask_is_two_convolutions_of_its_own_layer(network, features):
-    attention = attention_network(network, 4, nnx.Rngs(0))
+    attention = AttentionNetwork(network, ALL[:4], nnx.Rngs(0))
+    assert attention.layers == (1, 2, 3, 4) and attention.confidence is None and not attention.needs_segments
     masks = attention(features)
     assert [mask.shape for mask in masks] == [(2, r, r) for r in (4, 8, 8, 16)]
     head, x = attention.heads[1], np.asarray(features[2])
@@ -82,15 +85,32 @@ def test_attention_mask_is_two_convolutions_of_its_own_layer(network, features):
 
 
 def test_attention_starts_undecided_but_not_uniform(network, features):
-    for mask in attention_network(network, 5, nnx.Rngs(0))(features):
+    for mask in AttentionNetwork(network, ALL, nnx.Rngs(0))(features):
         assert abs(float(mask.mean()) - 0.5) < 0.15
         assert float(mask.std()) > 1e-3
 
 
 def test_attention_threshold(network, features):
-    attention = attention_network(network, 5, nnx.Rngs(0))
+    attention = AttentionNetwork(network, ALL, nnx.Rngs(0))
     tau = float(np.median(attention(features)[1]))
     masks, cuts = attention(features), attention(features, None, tau)
     for mask, cut in zip(masks, cuts, strict=True):
         np.testing.assert_array_equal(cut, np.where(np.asarray(mask) >= tau, mask, 0.0))
     assert float((cuts[1] == 0).mean()) == 0.5
+
+
+def test_a_single_head_reads_the_last_of_the_edited_layers(network, features):
+    attention = LastAttention(network, (1, 2, 3, 4), nnx.Rngs(0))
+    assert attention.layers == (4,) and len(attention.heads) == 1
+    (mask,) = attention(features)
+    np.testing.assert_array_equal(mask, attention.heads[0](features[4]))
+    (changed,) = attention({4: features[4] + 1.0})  # no other layer is asked for
+    assert mask.shape == (2, 16, 16) and largest(mask, changed) > 0
+
+
+def test_selectors_of_some_layers_have_masks_of_these_alone(network, features):
+    some = (2, 4)
+    masks = AttentionNetwork(network, some, nnx.Rngs(0))(features)
+    assert [mask.shape[1] for mask in masks] == [8, 16]
+    selector = SegmentSelection(network, some, nnx.Rngs(0), segments=2)
+    assert selector.logits.shape == (2, 2) and [mask.shape[1] for mask in selector({}, halves())] == [8, 16]

@@ -6,42 +6,41 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import SEGMENTS, frozen, largest, quick_compilation, w_plus  # noqa: F401
+from tiny import SEGMENTS, copied, frozen, largest, quick_compilation, step_alone, w_plus  # noqa: F401
 
 from coral_jax import losses
-from coral_jax.baselines.stylespace import style_widths
-from coral_jax.global_directions.relevance import Given
+from coral_jax.baselines.stylespace import draw_styled, style_widths
+from coral_jax.config import Settings
 from coral_jax.methods import ABLATIONS, METHODS, get_method
+from coral_jax.optimisers import Channels
 from coral_jax.step import (
-    Settings,
     draw_z,
     edit_loss,
     find_deltas,
     init_state,
     jit_apply_edit,
-    jit_train_step,
     observe,
     train_step,
-    train_step_many,
     w_plus_of,
 )
 
 KEY = jax.random.key(7)
+LAMBDAS = {"l2": "lambda_l2", "identity": "lambda_id", "area": "lambda_area", "tv": "lambda_tv"}
 
 
 @pytest.fixture(scope="module")
 def domain():
     """Tiny networks, a prompt, and the faces of methods that edit each on its own."""
-    return frozen()._replace(given=w_plus())
+    return frozen()._replace(faces=w_plus())
 
 
-def given(method, domain):
+def with_channels(method, domain):
     """The domain as a method wants it."""
     if method != "styleclip_global":
         return domain
     widths = style_widths(domain.generator)
     relevance = tuple(jnp.float32(np.random.default_rng(i).standard_normal(width)) for i, width in enumerate(widths))
-    return domain._replace(given=Given(relevance, tuple(jnp.ones(width) for width in widths)))
+    return domain._replace(channels=Channels(relevance, tuple(jnp.ones(width) for width in widths)))
 
 
 def settings(method, **changes):
@@ -53,19 +52,18 @@ def settings(method, **changes):
     return Settings(**{"method": method, "batch_size": 2, "steps": 10, **rate, **changes})
 
 
-def copied(state):
-    """The step donates its state."""
-    return jax.tree.map(jnp.copy, state)
+def masked_layers(trainables):
+    return () if trainables.selector is None else trainables.selector.layers
 
 
 @pytest.fixture(scope="module", params=sorted(METHODS))
 def run(request, domain):
     """A method, and its states and metrics over three steps on the same images (truncation 0 draws w_avg alone)."""
     chosen = settings(request.param, truncation=0.0)
-    domain = given(request.param, domain)
+    domain = with_channels(request.param, domain)
     states, metrics = [init_state(chosen, domain, jax.random.key(0))], []
     for _ in range(3):
-        state, values = jit_train_step(copied(states[-1]), domain, KEY, chosen)
+        state, values = step_alone(copied(states[-1]), domain, KEY, chosen)
         states.append(state)
         metrics.append(values)
     return chosen, states, metrics
@@ -95,14 +93,15 @@ def test_a_step_keeps_every_type(run):
 
 
 def test_metrics_hold_every_term_and_layer(run, domain):
-    chosen, _, (_, _, last) = run
-    method = get_method(chosen.method)
-    layers = method.masked_layers(domain.generator)
-    names = {f"loss/{term}" for term in method.terms} | {"loss/total", "clip_distance", "delta_norm"}
+    chosen, states, (_, _, last) = run
+    method, trainables = get_method(chosen.method), states[3].trainables
+    layers = masked_layers(trainables)
+    names = {f"loss/{term.name}" for term in method.terms} | {"loss/total", "clip_distance", "delta_norm"}
     assert set(last) == (names | {"area"} if layers else names)
-    total = sum(chosen.weights[term] * float(last[f"loss/{term}"]) for term in method.terms)
+    weights = {"clip": 1.0} | {term: getattr(chosen, field) for term, field in LAMBDAS.items()}
+    total = sum(weights[term.name] * float(last[f"loss/{term.name}"]) for term in method.terms)
     np.testing.assert_allclose(last["loss/total"], total, rtol=1e-5)
-    edited = len(domain.generator.layers) if method.drawing == "styles" else method.edited_codes(domain.generator)
+    edited = 5 if method.drawing is draw_styled else 6 if not layers else max(layers)  # styles, all codes, or the edited ones
     assert last["delta_norm"].shape == (edited,)
     assert float(last["delta_norm"].min()) > 0 or method.name == "stylemc"  # which leaves 4 px alone
     if layers:
@@ -112,14 +111,14 @@ def test_metrics_hold_every_term_and_layer(run, domain):
 
 def test_alpha_scales_the_edit_of_every_method(run, domain):
     """Zero gives the original; masks that are off give it exactly."""
-    _, states, _ = run
-    trainables = states[3].trainables
-    original, edited, masks = jit_apply_edit(domain, trainables, domain.given, 1.0, 0.0)
-    assert len(masks) == len(trainables.method.masked_layers(domain.generator))
-    _, unmoved, _ = jit_apply_edit(domain, trainables, domain.given, 0.0, 0.0)
+    chosen, states, _ = run
+    method, trainables = get_method(chosen.method), states[3].trainables
+    original, edited, masks = jit_apply_edit(method, domain, trainables, domain.faces, 1.0, 0.0)
+    assert len(masks) == len(masked_layers(trainables))
+    _, unmoved, _ = jit_apply_edit(method, domain, trainables, domain.faces, 0.0, 0.0)
     assert largest(original, edited) > 10 * largest(original, unmoved) and largest(original, unmoved) < 1e-5 * largest(original)
     if masks:
-        _, untouched, _ = jit_apply_edit(domain, trainables, domain.given, 1.0, 1.0)
+        _, untouched, _ = jit_apply_edit(method, domain, trainables, domain.faces, 1.0, 1.0)
         assert largest(original, untouched) == 0.0
 
 
@@ -127,7 +126,7 @@ def test_resumed_equals_uninterrupted(run, domain):
     """A state that went through numpy, as through a checkpoint, continues bit for bit."""
     chosen, states, _ = run
     saved = jax.tree.map(np.asarray, states[1])
-    resumed, _ = jit_train_step(jax.tree.map(jnp.asarray, saved), given(chosen.method, domain), KEY, chosen)
+    resumed, _ = step_alone(jax.tree.map(jnp.asarray, saved), with_channels(chosen.method, domain), KEY, chosen)
     for ours, theirs in zip(jax.tree.leaves(resumed), jax.tree.leaves(states[2]), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
@@ -137,7 +136,7 @@ def test_ablations_step_and_draw(name, domain):
     """Traced only: what they draw differently is tested with `blend`."""
     chosen = settings(name)
     state = jax.eval_shape(lambda: init_state(chosen, domain, jax.random.key(0)))
-    after, metrics = jax.eval_shape(lambda s: train_step(s, domain, KEY, chosen), state)
+    after, metrics = jax.eval_shape(lambda s: step_alone(s, domain, KEY, chosen), state)
     assert jax.tree.structure(after) == jax.tree.structure(state)
     assert {"loss/clip", "loss/area", "loss/tv"} < set(metrics)
 
@@ -147,7 +146,7 @@ def test_gradient_exists_for_trainables_only(domain):
     chosen = settings("attention_global")
     state = init_state(chosen, domain, jax.random.key(0))
     gradients = jax.eval_shape(
-        lambda t: jax.grad(edit_loss, has_aux=True)(t, domain, observe(domain, w_plus(), False), chosen)[0],
+        lambda t: jax.grad(edit_loss, has_aux=True)(t, domain, observe(domain, w_plus(), METHODS[chosen.method]), chosen)[0],
         state.trainables,
     )
     assert jax.tree.structure(gradients) == jax.tree.structure(state.trainables)
@@ -157,7 +156,7 @@ def test_frozen_networks_are_arguments_of_the_compiled_step(domain):
     """Closed-over weights would appear as constants in the program."""
     chosen = settings("attention_global")
     state = init_state(chosen, domain, jax.random.key(0))
-    text = jax.jit(train_step).lower(state, domain, KEY, chosen).as_text()
+    text = step_alone.lower(state, domain, KEY, chosen).as_text()
     used = state, domain.generator, domain.clip.vision, domain.identity
     assert text[: text.index("->")].count("%arg") >= len(jax.tree.leaves(used))
     assert not [line for line in text.splitlines() if "stablehlo.constant" in line and len(line) > 4000]  # 500 numbers
@@ -169,12 +168,13 @@ def test_loss_terms_are_those_of_the_images(domain):
     state = init_state(chosen, domain, jax.random.key(0))
     trainables = state.trainables
     trainables.editor.delta[...] = jnp.float32(np.random.default_rng(0).standard_normal(trainables.editor.delta.shape))
-    scene = jax.jit(observe, static_argnums=2)(domain, w_plus(), True)
+    method = METHODS[chosen.method]
+    scene = jax.jit(observe, static_argnums=2)(domain, w_plus(), method)
     _, metrics = jax.jit(edit_loss)(trainables, domain, scene, chosen)
-    original, edited, masks = jit_apply_edit(domain, trainables, w_plus(), 1.0, 0.0)
+    original, edited, masks = jit_apply_edit(method, domain, trainables, w_plus(), 1.0, 0.0)
     sure = jax.tree.map(lambda x: x, trainables)
     sure.selector.logits[...] = jnp.full((SEGMENTS, 5), 100.0)
-    _, full, _ = jit_apply_edit(domain, sure, w_plus(), 1.0, 0.0)
+    _, full, _ = jit_apply_edit(method, domain, sure, w_plus(), 1.0, 0.0)
 
     @jax.jit
     def terms(domain, original, edited, full):
@@ -194,7 +194,7 @@ def test_deltas_of_faces_are_those_that_their_own_steps_find(domain):
     chosen = settings("styleclip_optimization", steps=3)
     state = init_state(chosen, domain, jax.random.key(0))
     for _ in range(3):
-        state, _ = jit_train_step(state, domain, KEY, chosen)
+        state, _ = step_alone(state, domain, KEY, chosen)
     expected = state.trainables.editor.delta[...]
     np.testing.assert_allclose(find_deltas(domain, chosen, w_plus()).editor.delta[...], expected, rtol=1e-3, atol=1e-4)
     alone = find_deltas(domain, dataclasses.replace(chosen, batch_size=1), w_plus()[1:])
@@ -215,7 +215,7 @@ def test_without_identity_and_segmenter():
     bare = frozen(identity=False, segmenter=False)
     chosen = settings("attention_global")
     state = init_state(chosen, bare, jax.random.key(0))
-    _, metrics = jax.eval_shape(lambda s: train_step(s, bare, KEY, chosen), state)
+    _, metrics = jax.eval_shape(lambda s: step_alone(s, bare, KEY, chosen), state)
     assert "loss/identity" not in metrics
     with pytest.raises(ValueError, match="needs a segmenter"):
         init_state(settings("segment_mapper"), bare, jax.random.key(0))
@@ -223,19 +223,20 @@ def test_without_identity_and_segmenter():
 
 def test_apply_edit(domain):
     """Threshold and alpha of section 4.1, and the exact original where nothing is selected."""
+    method = METHODS["attention_global"]
     state = init_state(settings("attention_global"), domain, jax.random.key(0))
     trainables, codes = state.trainables, w_plus()
     trainables.editor.delta[...] = jnp.float32(np.random.default_rng(0).standard_normal(trainables.editor.delta.shape))
-    original, edited, masks = jit_apply_edit(domain, trainables, codes, 1.0, 0.5)
+    original, edited, masks = jit_apply_edit(method, domain, trainables, codes, 1.0, 0.5)
     assert largest(original, edited) > 0.01
     assert all(bool(jnp.all((mask == 0) | (mask >= 0.5))) for mask in masks)
-    original, edited, _ = jit_apply_edit(domain, trainables, codes, 1.0, 0.99)
+    original, edited, _ = jit_apply_edit(method, domain, trainables, codes, 1.0, 0.99)
     assert largest(original, edited) == 0.0
-    _, unmoved, _ = jit_apply_edit(domain, trainables, codes, 0.0, 0.5)
+    _, unmoved, _ = jit_apply_edit(method, domain, trainables, codes, 0.0, 0.5)
     assert largest(original, unmoved) < 1e-5 * largest(original)
-    _, reverse, _ = jit_apply_edit(domain, trainables, codes, -1.0, 0.5)
+    _, reverse, _ = jit_apply_edit(method, domain, trainables, codes, -1.0, 0.5)
     trainables.editor.delta[...] = -trainables.editor.delta[...]
-    _, negated, _ = jit_apply_edit(domain, trainables, codes, 1.0, 0.5)
+    _, negated, _ = jit_apply_edit(method, domain, trainables, codes, 1.0, 0.5)
     np.testing.assert_array_equal(reverse, negated)
 
 
@@ -246,10 +247,10 @@ def test_several_prompts_train_in_one_program(domain):
     texts = [domain.text, -domain.text]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *starts)._replace(step=starts[0].step)
     many = domain._replace(text=jnp.stack(texts))
-    step = jax.jit(lambda state, many, key: train_step_many(state, many, draw_z(many, key, state.step, chosen), chosen))
+    step = jax.jit(lambda state, many, key: train_step(state, many, draw_z(many, key, state.step, chosen), chosen))
     together = step(stacked, many, KEY)
     for index, (start, text) in enumerate(zip(starts, texts, strict=True)):
-        alone = jit_train_step(start, domain._replace(text=text), KEY, chosen)
+        alone = step_alone(start, domain._replace(text=text), KEY, chosen)
         of_one = jax.tree.map(lambda leaf: leaf[index], (together[0].opt_state.mu, together[1]))  # noqa: B023
         expected = alone[0].opt_state.mu, alone[1]  # Adam's first mean is a tenth of the gradient
         for ours, theirs in zip(jax.tree.leaves(of_one), jax.tree.leaves(expected), strict=True):

@@ -41,7 +41,7 @@ def everything(generator: StyleGAN2, expected: dict[str, jax.Array]) -> dict[str
     ours = dict(zip(("image", "image_psi07", "image_w_plus"), jnp.split(images, 3), strict=True)) | {"w": w}
     x, first = generator.constant(1), expected["w_plus"][:1]
     for layer in generator.layers:
-        x = ours[f"feature_{layer.index - 1:02d}"] = generator.layer(layer.index, x, first[:, layer.w_index])
+        x = ours[f"feature_{layer.index - 1:02d}"] = generator.layer(layer, x, layer.codes(first))
     return ours
 
 
@@ -65,8 +65,8 @@ def test_layers_of_the_largest_generator():
     network = nnx.eval_shape(lambda: StyleGAN2(StyleGAN2Config(1024, 1, 1, 1, channels), nnx.Rngs(0)))
     assert (network.n_latent, len(network.layers)) == (18, 17)
     assert [layer.index for layer in network.layers] == list(range(1, 18))
-    assert [layer.w_index for layer in network.layers] == list(range(17))
-    assert [layer.rgb_w_index for layer in network.layers if layer.rgb_w_index] == [1, 3, 5, 7, 9, 11, 13, 15, 17]
+    assert [layer.rows for layer in network.layers] == [(row,) for row in range(17)]
+    assert [layer.rgb_row for layer in network.layers if layer.rgb_row is not None] == [1, 3, 5, 7, 9, 11, 13, 15, 17]
     assert network.layers[12].resolution == 256  # the last that the paper edits
 
 
@@ -75,9 +75,9 @@ def test_lower_draws_what_has_added_up_by_its_last_layer():
     network.content_rows = (4, 12)
     x, image = network.constant(len(codes)), None
     for layer in network.layers[:3]:
-        x = network.layer(layer.index, x, codes[:, layer.w_index])
-        if layer.rgb_w_index is not None:
-            image = network.rgb(layer.index, x, codes[:, layer.rgb_w_index], image)
+        x = network.layer(layer, x, layer.codes(codes))
+        if layer.rgb_row is not None:
+            image = network.rgb(layer, x, codes[:, layer.rgb_row], image)
     lower = network.lower(8)
     assert (lower.layers, lower.n_latent, lower.content_rows) == (network.layers[:3], 4, (2, 6))
     np.testing.assert_array_equal(lower.synthesis(codes[:, :4]), image[:, 2:6])
@@ -125,9 +125,10 @@ def test_layer_is_its_style_and_its_styled_layer_bit_for_bit():
     assert [style.shape for style in styles] == [(2, 8), (2, 8), (2, 6), (2, 6), (2, 4)]
     x = network.constant(2)
     for layer, style in zip(network.layers, styles, strict=True):
-        composed = network.styled_layer(layer.index, x, style)
-        np.testing.assert_array_equal(style, network.style(layer.index, codes[:, layer.w_index]))
-        x = network.layer(layer.index, x, codes[:, layer.w_index])
+        composed = network.styled_layer(layer.index, x, (style,))
+        (row,) = layer.rows
+        np.testing.assert_array_equal(style, network.style(row, codes[:, row]))
+        x = network.layer(layer, x, (codes[:, row],))
         np.testing.assert_array_equal(composed, x)
 
 
@@ -136,4 +137,4 @@ def test_style_is_what_published_weights_give():
     network, w = generator(), w_plus()[:, 0]
     affine = network.convs[1].modulation
     expected = np.asarray(w) @ np.asarray(affine.kernel[...]) / np.sqrt(5) + np.asarray(affine.bias[...])
-    np.testing.assert_allclose(network.style(2, w), expected, rtol=1e-5)
+    np.testing.assert_allclose(network.style(1, w), expected, rtol=1e-5)

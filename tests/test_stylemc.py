@@ -8,6 +8,7 @@ from tiny import generator, quick_compilation  # noqa: F401
 
 from coral_jax.baselines import stylemc
 from coral_jax.models.stylegan2 import StyleGAN2, StyleGAN2Config
+from coral_jax.optimisers import Rates
 
 BATCHES = 32
 
@@ -65,7 +66,16 @@ def test_nothing_moves_before_the_second_batch():
 
 
 def test_convolutions_of_8_to_64_px_are_edited():
-    assert stylemc.edited_convolutions(generator()) == (False, True, True, True, True)
+    assert stylemc.layers_of_8_to_64(generator()) == (2, 3, 4, 5)
     channels = tuple((2**k, 1) for k in range(2, 11))
     abstract = nnx.eval_shape(lambda: StyleGAN2(StyleGAN2Config(1024, 1, 1, 1, channels), nnx.Rngs(0)))
-    assert stylemc.edited_convolutions(abstract) == (False,) + (True,) * 8 + (False,) * 8
+    assert stylemc.layers_of_8_to_64(abstract) == tuple(range(2, 10))
+
+
+def test_the_optimiser_takes_these_steps_at_the_editors_rate():
+    gradients = np.random.default_rng(1).standard_normal((BATCHES, 40)).astype(np.float32)
+    trainables, state = {"row": jnp.zeros(40)}, stylemc.STYLEMC.init({"row": jnp.zeros(40)})
+    step = jax.jit(stylemc.STYLEMC.step)
+    for gradient in gradients:
+        trainables, state = step(trainables, state, {"row": jnp.asarray(gradient)}, Rates(5.0, 0.1, BATCHES), None)
+    np.testing.assert_array_equal(trainables["row"], run(gradients)[0])

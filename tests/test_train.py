@@ -141,7 +141,7 @@ def test_segment_global_takes_its_own_defaults_and_segmenter(config, tmp_path):
 @pytest.mark.parametrize("method", ["attention_mapper", "stylemc"])
 def test_losses_may_see_the_image_after_the_last_edited_layer(config, tmp_path, monkeypatch, method):
     """An edit of layers up to 8 px learned from images of 8 px is one of the 16 px generator."""
-    monkeypatch.setattr("coral_jax.blend.PAPER_EDIT_LAYERS", 3)
+    monkeypatch.setattr("coral_jax.blend.EDITED_RESOLUTION", 8)
     monkeypatch.setattr("coral_jax.baselines.stylemc.RESOLUTIONS", (8, 8))
     config.method, config.loss_resolution, config.steps = method, 8, 2
     seen, encode = [], CLIP.encode_image

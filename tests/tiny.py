@@ -1,5 +1,6 @@
 """Tiny networks with random weights, shared by the tests."""
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -13,7 +14,6 @@ from coral_jax.models.clip import CLIP, CLIPConfig
 from coral_jax.models.identity import Identity, IdentityConfig
 from coral_jax.models.segmenter import MixtureSegmenter, MixtureSegmenterConfig
 from coral_jax.models.stylegan2 import StyleGAN2, StyleGAN2Config
-from coral_jax.runtime.compiling import jit
 from coral_jax.step import Frozen, TrainState, draw_z, train_step
 
 GENERATOR = StyleGAN2Config(size=16, z_dim=6, w_dim=5, mapping_layers=2, channels=((4, 8), (8, 6), (16, 4)))
@@ -77,10 +77,14 @@ def frozen(identity: bool = True, segmenter: bool = True) -> Frozen:
     )
 
 
-def _step_alone(
+@functools.partial(jax.jit, donate_argnums=0)
+def step_alone(
     state: TrainState, frozen: Frozen, key: jax.Array, settings: Settings
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """`train_step` of one prompt: state, text and channels have no axis of prompts, and neither has what comes back."""
+    """`train_step` of one prompt: state, text and channels have no axis of prompts, and neither has what comes back.
+
+    The state is donated, as it is in training; `copied` keeps one.
+    """
 
     def stacked(tree):
         return jax.tree.map(lambda leaf: leaf[None], tree)
@@ -90,9 +94,6 @@ def _step_alone(
     after, metrics = train_step(begun, one, draw_z(frozen, key, state.step, settings), settings)
     trainables, opt_state, metrics = jax.tree.map(lambda leaf: leaf[0], (after.trainables, after.opt_state, metrics))
     return TrainState(after.step, trainables, opt_state), metrics
-
-
-step_alone = jit(_step_alone, donate_argnums=0)  # the state is donated, as training does; `copied` keeps one
 
 
 def copied(state: TrainState) -> TrainState:

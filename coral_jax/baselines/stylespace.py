@@ -48,9 +48,15 @@ def _moments(generator: Generator, z: jax.Array, truncation: float) -> tuple[Sty
 
 
 def draw_styled(generator: Generator, original: Original, delta: Styles, masks: Masks, *, full: bool = False) -> Blend:
-    """Draw styles + delta [C_in], with ToRGB under the original codes: there are no masks, and so nothing `full`."""
-    styles = iter(style + row[None] for style, row in zip(generator.styles(original.w_plus), delta, strict=True))
-    by_layer = {layer.index: tuple(next(styles) for _ in layer.rows) for layer in generator.layers}
+    """Draw styles + delta [C_in], with ToRGB under the original codes: there are no masks, and so nothing `full`.
+
+    A delta that was found on a lower generator has rows for the first styles only; the others stay as they are.
+    """
+    styles = list(generator.styles(original.w_plus))
+    for place, row in enumerate(delta):
+        styles[place] = styles[place] + row[None]
+    left = iter(styles)
+    by_layer = {layer.index: tuple(next(left) for _ in layer.rows) for layer in generator.layers}
     return Blend(generator.synthesis(original.w_plus, by_layer), None, original.image, ())
 
 
