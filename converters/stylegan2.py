@@ -2,13 +2,15 @@
 
     python -m converters.stylegan2 --checkpoint=stylegan2-ffhq-config-f.pt --out=weights/generator.safetensors
 
-Read: rosinality's .pt (StyleGAN-nada writes the same), the .pkl of stylegan2-ada-pytorch and of stylegan3's repository
-where it holds a StyleGAN2, the TensorFlow .pkl of stylegan2 and stylegan2-ada, and the .safetensors of converters.export.
+Read: rosinality's .pt (StyleGAN-nada writes the same), the generator in e4e's and pSp's .pt, the .pkl of
+stylegan2-ada-pytorch and of stylegan3's repository where it holds a StyleGAN2, the TensorFlow .pkl of stylegan2 and
+stylegan2-ada, and the .safetensors of converters.export; through the keys and prefixes of converters.wrappings.
 Sizes, widths and mapping depth come from the weights. Not taken over: the limit on activations (conv_clamp) with which
 stylegan2-ada-pytorch guards its float16 layers.
 """
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -16,8 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from converters import command, reading
+from converters import command, reading, wrappings
 from converters.engine import CONV, IMAGE, LINEAR, MODULATED, ONE, SAME, Layout, Table, fill, with_leading_ones
+from converters.pickles import Record
 from coral_jax import weights
 from coral_jax.models.ops import FIR
 from coral_jax.models.stylegan2 import MAPPING_LR_MUL, StyleGAN2, StyleGAN2Config
@@ -27,8 +30,26 @@ READ = (
     "read are rosinality's .pt (g_ema, latent_avg), StyleGAN2 .pkl of stylegan2-ada-pytorch, stylegan3's repository and "
     "TensorFlow, and the .safetensors of converters.export"
 )
+# Names of the constant input: of rosinality, of NVIDIA's programs in PyTorch, of those in TensorFlow.
+CONSTANTS = ("input.input", "synthesis.b4.const", "synthesis/4x4/Const/const")
+_TENSORFLOW = ("dnnlib.tflib.network.Network", "tfutils.Network")  # kinds of Records; the second of progressive GANs
 FILTER = np.outer(FIR, FIR).astype(np.float32) / 4  # [1, 3, 3, 1] squared, of sum 1: what our up-sampling uses
 FILTERS = (r".*\.blur\.kernel", r".*\.upsample\.kernel", r".*\.resample_filter")  # stored with the weights, compared
+
+_CLASSES = "is a conditional generator, which draws classes; give an unconditional StyleGAN2"
+_NO_SKIPS = "has no ToRGB in every block (configs a to d, architecture 'resnet' or 'orig'); give a generator of config e or f"
+_RELATIVES = (  # by patterns of names
+    (r"(^|\.)mapping\.embed_proj\.", "is a StyleGAN-XL, which draws classes; give an unconditional StyleGAN2"),
+    (
+        r"(^|\.)synthesis\.(input\.|L\d)",
+        "is a StyleGAN3; give a StyleGAN2 (stylegan3's repository lists some: stylegan2-*.pkl)",
+    ),
+    (r"(^|\.)mapping\.embed\.|^mapping/Label(Embed|Concat)/", _CLASSES),
+    (r"(^|\.)progression\.|/StyleMod/|^g_(mapping|synthesis)\.", "is a StyleGAN or a progressive GAN; give a StyleGAN2"),
+    (r"(^|\.)stylegan_decoder\.", "is a GFPGAN, which restores photographs; give a StyleGAN2, which draws faces from codes"),
+    (r"(^|\.)style_mlp\.\d", "is a StyleGAN2 in BasicSR's form, which is not read; give the file that it was made from"),
+    (r"\.skip\.weight$|/Skip/|ToRGB_lod", _NO_SKIPS),
+)
 
 _RGB_BIAS = Layout(lambda theirs: theirs[0, :, 0, 0], lambda ours: ours[np.newaxis, :, np.newaxis, np.newaxis])
 # TensorFlow's up-sampling is a true convolution, and its styles have their 1 added when they are used.
@@ -76,11 +97,11 @@ def load(content: object, origin: str) -> tuple[StyleGAN2, list[str]]:
 
     ValueError for other networks, for another resampling filter, and, all at once, for arrays that do not fit.
     """
-    source = _arrays(content, origin)
-    _refuse_others(source, origin)
+    source, notes = _arrays(content, origin)
     config, table = _match(source, origin)
+    _check_picture(source, table, config, origin)
     generator = nnx.eval_shape(lambda: StyleGAN2(config, nnx.Rngs(0)))
-    notes, shapes = [], weights.named_variables(generator)
+    shapes = weights.named_variables(generator)
     noises = [name for name in table if name.endswith(".noise")]
     if not any(table[name][0] in source for name in noises):
         notes.append(f"{origin} has no stored noise: drawn from seed 0, so details such as strands of hair are ours")
@@ -93,7 +114,7 @@ def load(content: object, origin: str) -> tuple[StyleGAN2, list[str]]:
         source[table["w_avg"][0]] = np.zeros(config.w_dim, np.float32)
     fill(generator, table, source, origin, FILTERS)
     if not averaged:
-        notes.append(f"{origin} has no {table['w_avg'][0]}: w_avg is estimated from {AVERAGED:,} w")
+        notes.append(f"{origin} has no mean w ({table['w_avg'][0]}): w_avg is estimated from {AVERAGED:,} w")
         generator.w_avg.set_value(estimated_w_avg(generator))
     return generator, notes
 
@@ -112,31 +133,36 @@ def estimated_w_avg(generator: StyleGAN2) -> jax.Array:
 # --- what a checkpoint holds ----------------------------------------------------------------------------------------------
 
 
-def _arrays(content: object, origin: str) -> dict[str, np.ndarray]:
-    """The generator's arrays under the names of their implementation, from the containers that they come in."""
-    if isinstance(content, tuple | list) and len(content) == 3 and all(_is_tensorflow(item) for item in content):
-        _check_tensorflow(content[2], origin)
-        return _tensorflow_arrays(content[2])  # generator, discriminator, and the generator's moving average
-    if not isinstance(content, Mapping):
-        raise ValueError(f"{origin} holds no generator; {READ}")
-    if isinstance(content.get("G_ema"), reading.Record):
-        _check_persistent(content["G_ema"], origin)
-        return reading.flatten(content["G_ema"])
-    for key in ("g_ema", "g"):  # of a training checkpoint, the moving average draws the better images
-        if isinstance(content.get(key), Mapping):
-            average = content.get("latent_avg")
-            return dict(content[key]) | ({} if average is None else {"latent_avg": np.asarray(average).reshape(-1)})
-    if content and all(isinstance(value, np.ndarray) for value in content.values()):
-        return dict(content)
-    raise ValueError(f"{origin} holds {', '.join(map(str, list(content)[:8])) or 'nothing'}, and no generator; {READ}")
-
-
-def _is_tensorflow(item: object) -> bool:
-    return isinstance(item, reading.Record) and item.kind == "dnnlib.tflib.network.Network"
+def _arrays(content: object, origin: str) -> tuple[dict[str, np.ndarray], list[str]]:
+    """The generator's arrays under the names of their implementation, from the containers that they come in, and notes."""
+    if isinstance(content, tuple | list) and len(content) == 3 and isinstance(content[2], Record):
+        content = content[2]  # of TensorFlow: generator, discriminator, and the generator's moving average
+    if isinstance(content, Record) and content.kind in _TENSORFLOW:
+        _check_tensorflow(content, origin)
+        content = _tensorflow_arrays(content)
+    _refuse_others([name for state in wrappings.state_dicts(content) for name in state.arrays], origin)
+    arrays, around = wrappings.find(content, CONSTANTS, origin, f"and no generator; {READ}")
+    for rate in _mapping_rates(around):
+        _check_rate(rate, origin)
+    _check_filters(arrays, origin)
+    notes, average = [], next((m["latent_avg"] for m in (arrays, *around) if m.get("latent_avg") is not None), None)
+    arrays.pop("latent_avg", None)
+    if average is not None:
+        rows = np.atleast_2d(average)
+        if np.array_equal(rows, np.broadcast_to(rows[:1], rows.shape)):  # encoders write the mean once for each code
+            arrays["latent_avg"] = rows[0]
+        else:
+            notes.append(f"{origin}: latent_avg differs from code to code, and is no mean w")
+    if any(str(name).startswith("encoder.") for name in around[0]):
+        notes.append(f"{origin} holds an encoder as well, which is not converted")
+    return arrays, notes
 
 
 def _tensorflow_arrays(network: Mapping, prefix: str = "") -> dict[str, np.ndarray]:
-    arrays = {prefix + name: value for name, value in network.get("variables", [])}
+    arrays = {
+        prefix + name: value if isinstance(value, Record) else np.asarray(value)
+        for name, value in network.get("variables", [])
+    }
     for name, component in network.get("components", {}).items():
         arrays |= _tensorflow_arrays(component, f"{prefix}{name}/")
     return arrays
@@ -152,11 +178,14 @@ def _check_tensorflow(network: Mapping, origin: str) -> None:
     _check_rate(settings.get("mapping_lrmul", MAPPING_LR_MUL), origin)
 
 
-def _check_persistent(network: reading.Record, origin: str) -> None:
-    """The weights alone do not tell the factor by which the mapping's are scaled; its layers carry it beside."""
-    mapping = network.get("_modules", {}).get("mapping")
-    if mapping is not None and "fc0" in mapping.get("_modules", {}):
-        _check_rate(mapping["_modules"]["fc0"].get("bias_gain", MAPPING_LR_MUL), origin)
+def _mapping_rates(modules: Iterable[Mapping]) -> Iterator[float]:
+    """The factors by which a mapping network's weights are scaled. Its layers carry them beside: the weights do not tell."""
+    for module in modules:
+        children = module.get("_modules", {}) if isinstance(module, Record) else {}
+        for name, child in children.items():
+            layers = child.get("_modules", {}).values() if isinstance(child, Record) and name in ("mapping", "style") else ()
+            yield from (layer[key] for layer in layers for key in ("bias_gain", "lr_mul") if key in layer)
+        yield from _mapping_rates(children.values())
 
 
 def _check_rate(rate: float, origin: str) -> None:
@@ -164,20 +193,14 @@ def _check_rate(rate: float, origin: str) -> None:
         raise ValueError(f"{origin} scales its mapping network by {rate}; this program's StyleGAN2 has {MAPPING_LR_MUL}")
 
 
-def _refuse_others(source: Mapping[str, np.ndarray], origin: str) -> None:
-    """ValueError that names the network where the arrays are those of a relative of StyleGAN2."""
-    relatives = (
-        ("synthesis.input.", "is a StyleGAN3; give a StyleGAN2 (stylegan3's repository lists some: stylegan2-*.pkl)"),
-        ("synthesis.L", "is a StyleGAN3; give a StyleGAN2 (stylegan3's repository lists some: stylegan2-*.pkl)"),
-        ("mapping.embed.", "is a conditional generator, which draws classes; give an unconditional StyleGAN2"),
-        ("mapping/LabelEmbed/", "is a conditional generator, which draws classes; give an unconditional StyleGAN2"),
-        ("generator.progression.", "is a StyleGAN or a progressive GAN; give a StyleGAN2"),
-    )
-    for start, text in relatives:
-        if any(name.startswith(start) for name in source):
+def _refuse_others(names: Sequence[str], origin: str) -> None:
+    """ValueError that names the network where the names are those of a relative of StyleGAN2."""
+    for pattern, text in _RELATIVES:
+        if any(re.search(pattern, name) for name in names):
             raise ValueError(f"{origin} {text}")
-    if any(".skip.weight" in name or "/Skip/" in name or "ToRGB_lod" in name for name in source):
-        raise ValueError(f"{origin} has no ToRGB in every block (architecture 'resnet' or 'orig'); give a skip generator")
+
+
+def _check_filters(source: Mapping[str, np.ndarray], origin: str) -> None:
     for name, value in source.items():
         if name.endswith((".blur.kernel", ".upsample.kernel", ".resample_filter")) and (
             value.shape != FILTER.shape or not np.allclose(value / value.sum(), FILTER, atol=1e-6)
@@ -185,23 +208,30 @@ def _refuse_others(source: Mapping[str, np.ndarray], origin: str) -> None:
             raise ValueError(f"{origin} resamples with another filter ({name}); this program draws with [1, 3, 3, 1] alone")
 
 
+def _check_picture(source: Mapping[str, np.ndarray], table: Table, config: StyleGAN2Config, origin: str) -> None:
+    """ValueError for pictures that are not square or not of three colours, and for blocks without a ToRGB."""
+    constant = source[table["input"][0]]
+    if constant.shape[-2:] != (4, 4):
+        raise ValueError(
+            f"{origin} starts from {' x '.join(map(str, constant.shape[-2:]))} values and not from 4 x 4, for pictures that "
+            "are not square or of another size; this program's StyleGAN2 draws squares of 8, 16, 32, ... px"
+        )
+    biases = [table[f"to_rgbs.{block}.bias"][0] for block in range(len(config.channels))]
+    if biases[-1] in source and not any(bias in source for bias in biases[:-1]):
+        raise ValueError(f"{origin} {_NO_SKIPS}")
+    if biases[-1] in source and (colours := source[biases[-1]].size) != 3:
+        raise ValueError(f"{origin} draws pictures of {colours} colour channel(s); give a generator of RGB pictures")
+
+
 # --- sizes, names and layouts ---------------------------------------------------------------------------------------------
 
 
 def _match(source: Mapping[str, np.ndarray], origin: str) -> tuple[StyleGAN2Config, Table]:
     """The sizes of the source's generator and the table of its implementation, told by the name of its constant input."""
-    for constant, config_of, table_of in (
-        ("input.input", rosinality_config, rosinality_table),
-        ("synthesis.b4.const", nvidia_config, nvidia_table),
-        ("synthesis/4x4/Const/const", tensorflow_config, tensorflow_table),
-    ):
-        if constant in source:
-            config = config_of(source, origin)
-            return config, table_of(config)
-    raise ValueError(
-        f"{origin} is not a StyleGAN2 generator: no input.input (rosinality), synthesis.b4.const (PyTorch) or "
-        f"synthesis/4x4/Const/const (TensorFlow) among its {len(source)} arrays; {READ}"
-    )
+    forms = ((rosinality_config, rosinality_table), (nvidia_config, nvidia_table), (tensorflow_config, tensorflow_table))
+    config_of, table_of = next(form for constant, form in zip(CONSTANTS, forms, strict=True) if constant in source)
+    config = config_of(source, origin)
+    return config, table_of(config)
 
 
 def rosinality_config(source: Mapping[str, np.ndarray], origin: str) -> StyleGAN2Config:
