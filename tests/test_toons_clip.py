@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from coral_jax import contrastive
 from coral_jax.toons import train_clip
 from coral_jax.toons.faces import ATTRIBUTES
 from coral_jax.toons.renderer import PARTS
@@ -42,14 +43,14 @@ def test_a_caption_is_unsure_only_where_what_is_known_of_it_is_true():
 def test_unsure_pairs_do_not_count():
     cosines, match = jnp.eye(3) * 0.3 + 0.1, jnp.eye(3)
     sure = jnp.ones((3, 3), bool)
-    loss = train_clip.contrastive_loss(cosines, jnp.log(5.0), match, sure.at[0, 1].set(False))
-    assert float(loss) < float(train_clip.contrastive_loss(cosines, jnp.log(5.0), match, sure))  # one wrong pair fewer
+    loss = contrastive.contrastive_loss(cosines, jnp.log(5.0), match, sure.at[0, 1].set(False))
+    assert float(loss) < float(contrastive.contrastive_loss(cosines, jnp.log(5.0), match, sure))  # one wrong pair fewer
     assert np.isfinite(float(loss))
 
 
 def test_only_what_exceeds_a_match_is_held_down():
-    cosines = jnp.asarray([[-1.0, train_clip.MATCH], [0.0, train_clip.MATCH + 0.2]])
-    np.testing.assert_allclose(jax.grad(train_clip.ceiling_loss)(cosines), [[0, 0], [0, 0.1]], atol=1e-6)
+    cosines = jnp.asarray([[-1.0, contrastive.MATCH], [0.0, contrastive.MATCH + 0.2]])
+    np.testing.assert_allclose(jax.grad(contrastive.ceiling_loss)(cosines), [[0, 0], [0, 0.1]], atol=1e-6)
 
 
 def test_adversarial_images_are_near_and_worse():
@@ -58,7 +59,7 @@ def test_adversarial_images_are_near_and_worse():
     def loss(images: jax.Array) -> jax.Array:
         return jnp.sum(jnp.sin(images))
 
-    moved = train_clip.adversarial(loss, images, jax.random.key(1))
+    moved = contrastive.adversarial(loss, images, jax.random.key(1), 2.0)
     distance = jnp.linalg.norm((moved - images).reshape(5, -1), axis=1)
     assert float(distance.min()) > 0 and float(distance.max()) <= train_clip._RADIUS * 1.001
     assert float(loss(moved)) > float(loss(images))

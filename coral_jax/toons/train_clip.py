@@ -8,7 +8,7 @@ sees faces with stained parts (`stain`), exaggerated ones (`pool.generate_pool`)
 loss (`adversarial`); and no match is ever better than good (`ceiling_loss`).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -20,6 +20,7 @@ from flax import nnx
 from jax import Array
 
 from coral_jax import weights
+from coral_jax.contrastive import adversarial, ceiling_loss, contrastive_loss
 from coral_jax.losses import cosine
 from coral_jax.models.clip import CLIP, CLIPConfig
 from coral_jax.tokenizer import Tokenizer
@@ -36,7 +37,6 @@ _STEPS = flags.DEFINE_integer("steps", 1600, "optimiser steps")
 _BATCH = 64
 _CAPTIONS = 40  # per batch, beside one for each attribute
 _RADIUS = 2.0  # of adversarial changes, Euclidean; making a face's lips red is a change of about 4
-MATCH = 0.3  # the most that the cosine of a face and a caption may be: about nine attributes share a face's features
 CONTEXT = 32
 
 # parts that are stained together, and the attributes that their colour decides
@@ -147,39 +147,8 @@ def training_loss(
         ranking = contrastive_loss(cosines, trainee.clip.logit_scale[...], match, sure)
         return ranking + 200 * ceiling_loss(cosines) + 8 * jnp.mean(probe * known)
 
-    moved = adversarial(lambda images: loss(images, jax.lax.stop_gradient(text)), images, jax.random.key(step))
+    moved = adversarial(lambda images: loss(images, jax.lax.stop_gradient(text)), images, jax.random.key(step), _RADIUS)
     return loss(jax.lax.stop_gradient(moved), text)
-
-
-def adversarial(loss: Callable[[Array], Array], images: Array, key: Array) -> Array:
-    """Images [B, h, w, 3] moved up the gradient of the loss, each by a random Euclidean distance of at most _RADIUS.
-
-    The gradient of a network trained on such images draws what a person would draw (Engstrom et al., 2019).
-    """
-    gradient = jax.grad(loss)(images)
-    norm = jnp.sqrt(jnp.sum(jnp.square(gradient), axis=(1, 2, 3), keepdims=True)) + 1e-12
-    return images + jax.random.uniform(key, norm.shape, maxval=_RADIUS) * gradient / norm
-
-
-def contrastive_loss(cosines: Array, log_scale: Array, match: Array, sure: Array) -> Array:
-    """Cross-entropy of cosines [images, captions] in both directions, a row's target being uniform over its matches.
-
-    Pairs of which it is not `sure` whether they match are left out.
-    """
-    logits = jnp.where(sure, jnp.exp(jnp.minimum(log_scale, np.log(30.0))) * cosines, -1e9)
-
-    def one_way(logits: Array, match: Array) -> Array:
-        count = jnp.sum(match, axis=1)
-        target = match / jnp.maximum(count, 1)[:, None]
-        entropy = jnp.sum(target * jnp.log(jnp.maximum(target, 1e-9)), axis=1)
-        return jnp.sum((entropy - jnp.sum(target * jax.nn.log_softmax(logits), axis=1)) * (count > 0)) / len(logits)
-
-    return one_way(logits, match) + one_way(logits.T, match.T)
-
-
-def ceiling_loss(cosines: Array) -> Array:
-    """Mean square of what exceeds MATCH: the contrastive loss only ranks, so that a redder lip always is a better match."""
-    return jnp.mean(jnp.square(jnp.maximum(cosines - MATCH, 0)))
 
 
 def attribute_separation(clip: CLIP, tokenizer: Tokenizer, pool: Pool) -> dict[str, float]:
