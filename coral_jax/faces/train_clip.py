@@ -34,7 +34,7 @@ from coral_jax.toons.fitting import fresh
 SIZE = 96  # px that the image tower reads
 CONTEXT = 32
 _TOKENS = 24  # the longest caption has fewer
-_BATCH, _CAPTIONS = 48, 32  # captions besides one of each attribute
+_BATCH, _CAPTIONS = 32, 24  # captions besides one of each attribute
 _RADIUS = 2.5  # of adversarial changes, Euclidean
 _SAVED = 50  # steps between checkpoints
 _HELD_OUT = 6  # every sixth face trains nothing
@@ -90,12 +90,13 @@ def varied(images: np.ndarray, random: np.random.Generator) -> np.ndarray:
     size = images.shape[1]
     images = np.stack([image[y : y + size, x : x + size] for image, y, x in zip(padded, dy, dx, strict=True)])
     near = (np.roll(images, 1, 1) + np.roll(images, -1, 1) + np.roll(images, 1, 2) + np.roll(images, -1, 2)) / 4
-    shape = (len(images), 1, 1, 1)
-    images = images + 0.6 * np.maximum(random.uniform(-1, 1, shape), 0) * (near - images)
-    gain, shift = random.uniform(0.85, 1.15, shape), random.uniform(-0.1, 0.1, (*shape[:3], 1))
-    shift = shift + 0.03 * random.standard_normal((*shape[:3], 3))
-    noise = 0.05 * random.random(shape) * random.standard_normal(images.shape)
-    return (images * gain + shift + noise).astype(np.float32)
+
+    def uniform(low: float, high: float, channels: int = 1) -> np.ndarray:
+        return random.uniform(low, high, (len(images), 1, 1, channels)).astype(np.float32)
+
+    images = images + np.maximum(uniform(-0.6, 0.6), 0) * (near - images)
+    noise = uniform(0, 0.05) * random.standard_normal(images.shape, np.float32)
+    return images * uniform(0.85, 1.15) + uniform(-0.1, 0.1) + uniform(-0.05, 0.05, 3) + noise
 
 
 def sample_captions(
@@ -126,7 +127,7 @@ def batch(faces: Prepared, tokenizer: Tokenizer, step: int) -> tuple:
     images, true, known = recoloured(faces, rows, random)
     texts, match, sure = sample_captions(true, known, random)
     ids = tokenizer(texts)[:, :_TOKENS]
-    return varied(images / 127.5 - 1, random), ids, match.astype(np.float32), sure, true.astype(np.float32), known
+    return varied(images / np.float32(127.5) - 1, random), ids, match.astype(np.float32), sure, true.astype(np.float32), known
 
 
 def batches(faces: Prepared, tokenizer: Tokenizer, first: int) -> Iterator[tuple]:
