@@ -37,7 +37,7 @@ from coral_jax.tokenizer import Tokenizer
 
 EMBEDDED = {"toons": Path(__file__).parent / "toons" / "weights"}  # domains that come with the package
 # What `language` and `truth` of a domain.json may name; nothing else is imported for a domain.
-LANGUAGES = {"toons": "coral_jax.toons.captions"}
+LANGUAGES = {"toons": "coral_jax.toons.captions", "faces": "coral_jax.faces.captions"}
 TRUTHS = {"toons": "coral_jax.toons.truth"}
 WEIGHTS_VARIABLE = "CORAL_JAX_WEIGHTS"
 _REQUIRED = {"name", "generator", "clip", "identity", "segmenters", "default_segmenter", "tokenizer", "context"}

@@ -150,14 +150,14 @@ def _people(m: Measures, put: Put) -> None:
     put("man", (m["male"] > 0.85) & (m["age"] > 14), m["male"] < 0.3)
     put("woman", (m["male"] < 0.15) & (m["age"] > 14), m["male"] > 0.7)
     worn = m["share_glasses"] > 0.006
-    dark = m["light_glasses"] < 0.42 * m["cheek"]
-    put("glasses", worn & ~dark, m["share_glasses"] < 0.001)
-    put("sunglasses", worn & (m["share_glasses"] > 0.02) & dark, ~worn | (m["light_glasses"] > 0.75 * m["cheek"]))
+    dark = m["light_glasses"] / m["cheek"]
+    put("glasses", worn & (dark > 0.55), m["share_glasses"] < 0.001)
+    put("sunglasses", (m["share_glasses"] > 0.04) & (dark < 0.48), ~worn | (dark > 0.65))
     put("hat", m["share_hat"] > 0.05, m["share_hat"] < 0.01)
     grown = (m["male"] > 0.8) & (m["age"] > 18)
     bare = (m["male"] < 0.2) | (m["age"] < 10)
     darker = np.minimum(m["chin"], m["upper_lip"])
-    put("beard", grown & (darker > 32), bare | (darker < 12))
+    put("beard", grown & (darker > 38), bare | (darker < 12))
 
 
 def _hair(m: Measures, put: Put) -> None:
