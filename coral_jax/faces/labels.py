@@ -164,7 +164,7 @@ def _hair(m: Measures, put: Put) -> None:
     uncovered = m["share_hat"] < 0.02
     put("long_hair", m["below"] > 0.16, (m["below"] < 0.03) & (m["share_hair"] > 0.02))
     put("short_hair", (m["below"] < 0.01) & (m["share_hair"] > 0.06) & uncovered, m["below"] > 0.12)
-    put("bald", (m["share_hair"] < 0.035) & uncovered, m["share_hair"] > 0.09)
+    put("bald", (m["share_hair"] < 0.05) & uncovered, m["share_hair"] > 0.1)
     put("bangs", m["bangs"] > 0.7, m["bangs"] < 0.1)
     hue, saturation, _ = hsv(m["colour_hair"])
     light = m["colour_hair"] @ _LUMINANCE / 255
