@@ -33,7 +33,7 @@ SEGMENTS = (
     ("neck", "necklace"), ("cloth",), ("ear", "earring"),
 )  # fmt: skip
 _LAYERS, _SIZE = (9, 11), 128  # the last convolutions at 64 and 128 px
-_FACES, _TEST_FACES = 120, 16
+_FACES, _TEST_FACES = 140, 24
 _PIXELS, _EACH = 400, 40  # of a face, at random; of each segment
 
 
@@ -82,7 +82,7 @@ def overlap(generator: Generator, classifier: PixelClassifier, faces: Pool) -> t
     right = np.diag(confusion)
     union = confusion.sum(axis=0) + confusion.sum(axis=1) - right
     names = [names[0] for names in SEGMENTS]
-    return right.sum() / confusion.sum(), {n: round(r / u, 3) for n, r, u in zip(names, right, union, strict=True) if u}
+    return right.sum() / confusion.sum(), {n: round(float(r / u), 3) for n, r, u in zip(names, right, union, strict=True) if u}
 
 
 def main(_: list[str]) -> None:
@@ -90,9 +90,10 @@ def main(_: list[str]) -> None:
     logging.set_verbosity(logging.INFO)
     folder = Path(_FOLDER.value)
     generator = weights.load(_GENERATOR.value)
-    faces = pool.load(folder, "plain")
+    faces = pool.joined([pool.load(folder, name) for name in ("plain", "moved")])  # hats are rare among plain ones
+    faces = faces.rows(np.random.default_rng(3).permutation(len(faces))[: _TEST_FACES + _FACES])
     layers = tuple((index, generator.layers[index - 1].channels) for index in _LAYERS)
-    pixels, answers, even = sample(generator, faces.rows(slice(_TEST_FACES, _TEST_FACES + _FACES)), layers)
+    pixels, answers, even = sample(generator, faces.rows(slice(_TEST_FACES, None)), layers)
     config = PixelClassifierConfig(layers, _SIZE, len(SEGMENTS), hidden=(64,))
     parts = fit_pixel_classifier(config, pixels, answers, steps=1500, batch=1024, learning_rate=2e-3)
     weights.save(folder / "parts.safetensors", parts, np.float16)
