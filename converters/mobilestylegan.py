@@ -1,6 +1,6 @@
 """MobileStyleGAN's weights -> this program's.
 
-    python -m converters.mobilestylegan --checkpoint=random_face-2021.7.21.1-py3-none-any.whl --out=weights/generator.safetensors
+    python -m converters.mobilestylegan --checkpoint=random_face-2021.7.21.1-py3-none-any.whl --out=generator.safetensors
 
 Read: the wheel of the Python package random-face, a zip with both networks for OpenVINO, which is read as data and never
 run; and the state dict of the authors' PyTorch program.  w_avg is estimated: neither has one.
@@ -8,6 +8,7 @@ run; and the state dict of the authors' PyTorch program.  w_avg is estimated: ne
 
 import re
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -73,11 +74,9 @@ def of_openvino(mapping: openvino.Graph, synthesis: openvino.Graph) -> Arrays:
     arrays = {"input": synthesis.constant("m.input.input")[0].transpose(1, 2, 0)}
     products = [name for name, node in mapping.items() if node.kind == "MatMul"]
     for place, product in enumerate(products):
-        kernel = next(mapping[name].value for name in mapping[product].inputs if mapping[name].value is not None)
-        total = mapping.after(product, "Add")
-        bias = next(name for name in mapping[total].inputs if name != product)
-        arrays[f"mapping.layers.{place}.kernel"] = kernel.T
-        arrays[f"mapping.layers.{place}.bias"] = _behind(mapping, bias).reshape(-1)
+        bias = mapping.other(mapping.after(product, "Add"), product)
+        arrays[f"mapping.layers.{place}.kernel"] = mapping.constant(mapping.pair(product)[1]).T
+        arrays[f"mapping.layers.{place}.bias"] = mapping.passed_on(bias).reshape(-1)
     blocks = len([name for name in synthesis if re.fullmatch(r"m\.layers\.\d+\.conv1\.bias", name)])
     convs, styles = ["m.conv1"], ["m.conv1.conv"]
     for block in range(blocks):
@@ -97,22 +96,13 @@ def of_openvino(mapping: openvino.Graph, synthesis: openvino.Graph) -> Arrays:
 
 def _conv(graph: openvino.Graph, name: str) -> Arrays:
     """One convolution's arrays.  Its noise and its 1x1 kernel have no names: they are found from the bias upwards."""
-    bias = f"{name}.bias"
-    biased = next(graph.readers(bias))
-    noisy = next(read for read in graph[biased].inputs if read != bias)
-    convolution, noise = graph[noisy].inputs
-    kernel = _behind(graph, graph[convolution].inputs[1])
-    found = {"noise": _behind(graph, noise)[0, 0], "bias": graph.constant(bias).reshape(-1)}
+    bias = graph.constant(f"{name}.bias")
+    convolution, noise = graph.pair(graph.other(graph.reader(f"{name}.bias"), f"{name}.bias"))
+    kernel = graph.passed_on(graph.pair(convolution)[1])
+    found = {"noise": graph.passed_on(noise)[0, 0], "bias": bias.reshape(-1)}
     if f"{name}.conv.weight_dw" in graph:
         found["depthwise"] = graph.constant(f"{name}.conv.weight_dw")[:, 0, 0].transpose(1, 2, 0)
     return found | {"kernel": kernel.transpose(2, 3, 1, 0)}
-
-
-def _behind(graph: openvino.Graph, name: str) -> np.ndarray:
-    """The constant that a node passes on, through reshapes."""
-    while graph[name].value is None:
-        name = graph[name].inputs[0]
-    return graph[name].value
 
 
 # --- PyTorch ----------------------------------------------------------------------------------------------------------
@@ -123,8 +113,10 @@ def of_state_dict(content: object, origin: str) -> tuple[Arrays, list[str]]:
 
     Their program demodulates by a constant `style_inv`, which is folded into the kernels, and draws noise anew each time.
     """
-    source = {name: np.asarray(value, np.float32) for name, value in dict(content).items()}
-    net, mapping = (_prefix(source, end, origin) for end in ("conv1.conv.style_inv", "layers.1.weight"))
+    content = content.get("state_dict", content) if isinstance(content, Mapping) else {}
+    source = {name: np.asarray(value, np.float32) for name, value in content.items()}
+    # Of the networks of a training checkpoint, the mobile one alone has depthwise weights.
+    net, mapping = (_prefix(source, end, origin) for end in ("layers.0.conv1.conv.weight_dw", "layers.1.weight"))
     arrays = {"input": source[f"{net}input.input"].reshape(-1, 4, 4).transpose(1, 2, 0)}
     places = sorted({int(m[1]) for name in source if (m := re.fullmatch(rf"{mapping}layers\.(\d+)\.weight", name))})
     for layer, place in enumerate(places):
@@ -137,7 +129,7 @@ def of_state_dict(content: object, origin: str) -> tuple[Arrays, list[str]]:
         convs += [f"layers.{block}.conv1", f"layers.{block}.conv2"]
         styles += [f"layers.{block}.up", f"layers.{block}.conv1.conv", f"layers.{block}.conv2.conv"]
     if f"{net}layers.0.up.modulation.weight" not in source:
-        raise ValueError(f"{origin} is a MobileStyleGAN whose wavelet transforms read no style; this program has the one that does")
+        raise ValueError(f"{origin} is a MobileStyleGAN whose wavelet transforms read no style; give one where they do")
     head, rng = f"{net}layers.{blocks - 1}.to_img", np.random.default_rng(0)
     for row, name in enumerate([*(net + style for style in styles), f"{head}.conv"]):
         arrays[f"modulation.{row}.kernel"] = source[f"{name}.modulation.weight"].T
