@@ -2,6 +2,9 @@
 
     python -m converters.mobilestylegan --checkpoint=random_face-2021.7.21.1-py3-none-any.whl --out=generator.safetensors
 
+--readouts=coral_jax/faces/weights/readouts.safetensors adds the heads that draw it at 128 and 256 px
+(`coral_jax.faces.train_readouts`), of the wheel's network alone.
+
 Read: the wheel of the Python package random-face, a zip with both networks for OpenVINO, which is read as data and never
 run; and the state dict of the authors' PyTorch program.  w_avg is estimated: neither has one.
 """
@@ -25,17 +28,30 @@ _NETWORKS = ("MappingNetwork", "SynthesisNetwork")
 Arrays = dict[str, np.ndarray]  # by our names
 
 
-def convert(checkpoint: Path, out: Path) -> str:
-    """Convert a file; the lines say what was made and what had to be made up.  ValueError for what is not a MobileStyleGAN."""
+def convert(checkpoint: Path, out: Path, readouts: str | None = None) -> str:
+    """Convert a file; the lines say what was made and what had to be made up.
+
+    ValueError for what is not a MobileStyleGAN, and for read-outs of another one.
+    """
+    added = {} if readouts is None else _readouts(Path(readouts), checkpoint)
     if zipfile.is_zipfile(checkpoint) and checkpoint.suffix != ".pth":
         arrays, notes = of_openvino(*_networks(checkpoint)), []
     else:
         arrays, notes = of_state_dict(reading.read(checkpoint), str(checkpoint))
-    generator = make(arrays, str(checkpoint))
+    generator = make(arrays | added, str(checkpoint))
     weights.save(out, generator, metadata=command.origin(checkpoint))
     notes.append(f"{checkpoint} has no w_avg: it is estimated from {AVERAGED:,} w")
     size = f"MobileStyleGAN of {generator.size} px, {generator.n_latent} codes of {generator.w_dim}"
-    return "\n".join([*notes, f"{out}: {size}, {len(generator.layers)} layers"])
+    lower = "".join(f", read-out at {size} px" for size in generator.config.readouts)
+    return "\n".join([*notes, f"{out}: {size}, {len(generator.layers)} layers{lower}"])
+
+
+def _readouts(path: Path, checkpoint: Path) -> Arrays:
+    """Arrays of a file of read-outs; ValueError where they were learned for another checkpoint."""
+    arrays, about = weights.load_tensors(path)
+    if about.get("source_sha256") != weights.fingerprint(checkpoint):
+        raise ValueError(f"{path} holds no read-outs of {checkpoint}; leave --readouts out, or train some for it")
+    return arrays
 
 
 def make(arrays: Arrays, origin: str) -> MobileStyleGAN:
@@ -52,7 +68,8 @@ def _config(arrays: Arrays) -> MobileStyleGANConfig:
     blocks = (len([name for name in arrays if re.fullmatch(r"convs\.\d+\.kernel", name)]) - 1) // 2
     channels = [(4 * 2**block, arrays[f"convs.{2 * block}.kernel"].shape[-1]) for block in range(blocks + 1)]
     z_dim, w_dim = arrays["mapping.layers.0.kernel"].shape
-    return MobileStyleGANConfig(z_dim, w_dim, mapping, tuple(channels))
+    readouts = sorted({int(found[1]) for name in arrays if (found := re.fullmatch(r"readouts\.(\d+)\.\w+", name))})
+    return MobileStyleGANConfig(z_dim, w_dim, mapping, tuple(channels), tuple(readouts))
 
 
 # --- OpenVINO ---------------------------------------------------------------------------------------------------------
@@ -170,4 +187,4 @@ def _norm(weight: np.ndarray, inverse: np.ndarray) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    command.run(convert)
+    command.run(convert, readouts="A file of coral_jax.faces.train_readouts, to draw at lower sizes, too.")

@@ -124,6 +124,25 @@ def test_the_published_network_draws_what_its_graph_does(wheel, tmp_path):
     assert len(found) == 16 and max(found) <= 1e-5
 
 
+def test_readouts_are_added_to_the_generator_that_they_are_of(networks, generator, tmp_path):
+    checkpoint = zipped(tmp_path / "small.whl", *networks)
+    rng, shapes = np.random.default_rng(4), {"kernel": (8, 3), "bias": (3,), "gain": (5, 8), "shift": (5, 3)}
+    arrays = {f"readouts.8.{name}": rng.standard_normal(shape).astype(np.float16) for name, shape in shapes.items()}
+    weights.save_tensors(tmp_path / "readouts", arrays, {"source_sha256": weights.fingerprint(checkpoint)})
+    said = mobilestylegan.convert(checkpoint, tmp_path / "out.safetensors", str(tmp_path / "readouts"))
+    assert said.endswith("5 layers, read-out at 8 px")
+    added = weights.load(tmp_path / "out.safetensors")
+    assert added.lower(8).size == 8
+    ours, before = weights.named_variables(added), weights.named_variables(generator)
+    assert ours.keys() - before.keys() == arrays.keys()
+    for name, value in (before | arrays).items():
+        np.testing.assert_array_equal(ours[name][...], np.asarray(value[...]))
+    weights.save_tensors(tmp_path / "others", arrays, {"source_sha256": "0" * 64})
+    with pytest.raises(ValueError, match=r"others holds no read-outs of .*small.whl; leave --readouts out"):
+        mobilestylegan.convert(checkpoint, tmp_path / "other.safetensors", str(tmp_path / "others"))
+    assert not (tmp_path / "other.safetensors").exists()
+
+
 # ---- what is wrong with a file ---------------------------------------------------------------------------------------
 
 

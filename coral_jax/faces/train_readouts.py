@@ -27,20 +27,22 @@ _GENERATOR = flags.DEFINE_string("generator", None, "The MobileStyleGAN, as conv
 _FOLDER = flags.DEFINE_string("folder", "faces_training", "Where drawn faces are kept.")
 _OUT = flags.DEFINE_string("out", None, "The read-outs' file.")
 _FACES = flags.DEFINE_integer("faces", 400, "Faces to draw; the last tenth is held out.", lower_bound=20)
-_STEPS = flags.DEFINE_integer("steps", 2000, "Steps of the fit.", lower_bound=1)
+_STEPS = flags.DEFINE_integer("steps", 1500, "Steps of each fit.", lower_bound=1)
 
 RESOLUTIONS = (128, 256)
 _CHUNK = 20  # faces in a file
 _PIXELS = 1536  # of a face, at each resolution
 _BATCH = (24, 384)  # faces and pixels of a step
-_RATE, _RIDGE, _DECAY = 2e-3, 1e-4, 2e-4
+_RATE, _RIDGE, _DECAY = 1e-3, 1e-4, 1e-4
 _PSI = (0.5, 1.0)
+_COMPONENTS, _CODES = 128, 8000  # principal components that modulate, and the codes they are found from
+_DEVIATION = 0.3  # of each: the smaller, the slower Adam moves what they are multiplied by
 
 
 class Pixels(NamedTuple):
-    """Pixels of N faces: offsets of their codes from w_avg [N, w_dim], features [N, P, C], colours [N, P, 3]."""
+    """Pixels of N faces: what modulates them [N, K], features [N, P, C], colours [N, P, 3]."""
 
-    offsets: np.ndarray
+    codes: np.ndarray
     features: np.ndarray
     colours: np.ndarray
 
@@ -77,19 +79,30 @@ def averaged(image: np.ndarray, size: int) -> np.ndarray:
     return image.reshape(size, times, size, times, 3).mean(axis=(1, 3))
 
 
-def drawn(generator: MobileStyleGAN, fingerprint: str, folder: Path, faces: int) -> dict[str, np.ndarray]:
+def drawn(generator: MobileStyleGAN, source: str, folder: Path, faces: int) -> dict[str, np.ndarray]:
     """Arrays of all faces, from the folder where they are there; ValueError where those are another generator's."""
     chunks = []
     for seed in range(-(-faces // _CHUNK)):
         path = folder / f"readouts_{seed:03}.safetensors"
         if not path.exists():
             logging.info("drawing faces %d to %d of %d", seed * _CHUNK, (seed + 1) * _CHUNK - 1, faces)
-            weights.save_tensors(path, _chunk(generator, _CHUNK, seed), {"generator": fingerprint})
+            weights.save_tensors(path, _chunk(generator, _CHUNK, seed), {"source_sha256": source})
         arrays, about = weights.load_tensors(path)
-        if about.get("generator") != fingerprint:
+        if about.get("source_sha256") != source:
             raise ValueError(f"{path} holds faces of another generator; give another --folder")
         chunks.append(arrays)
     return {name: np.concatenate([chunk[name] for chunk in chunks])[:faces] for name in chunks[0]}
+
+
+def principal(generator: MobileStyleGAN) -> np.ndarray:
+    """Map [w_dim, K] from offsets of w from w_avg to their principal components, all of the same deviation.
+
+    Few faces are drawn: what modulates a read-out must not tell them apart by every coordinate of w.
+    """
+    z = np.random.default_rng(_CODES).standard_normal((_CODES, generator.z_dim)).astype(np.float32)
+    offsets = np.asarray(jax.jit(lambda generator, z: generator.mapping(z) - generator.w_avg[...][None])(generator, z))
+    variances, axes = np.linalg.eigh(offsets.T @ offsets / len(offsets))
+    return (_DEVIATION * axes / np.sqrt(variances))[:, ::-1][:, :_COMPONENTS].astype(np.float32)
 
 
 def ridge(pixels: Pixels) -> tuple[np.ndarray, np.ndarray]:
@@ -106,18 +119,17 @@ def ridge(pixels: Pixels) -> tuple[np.ndarray, np.ndarray]:
 
 def _loss(readout: ReadOut, batch: Pixels) -> jax.Array:
     """Mean squared difference of colours, with a penalty on what modulates."""
-    guess = readout(batch.features[:, None], batch.offsets)[:, 0]
+    guess = readout(batch.features[:, None], batch.codes)[:, 0]
     penalty = jnp.mean(jnp.square(readout.gain[...])) * len(readout.gain) + jnp.sum(jnp.square(readout.shift[...]))
     return jnp.mean(jnp.square(guess - batch.colours)) + _DECAY * penalty
 
 
 def fit(pixels: Pixels, steps: int) -> ReadOut:
     """A read-out of pixels: the linear map by `ridge`, then all of it by Adam."""
-    # Fitted in units of the deviations of features and codes, which are folded into the arrays at the end.
-    scale = pixels.features.astype(np.float32).std(axis=(0, 1)) + 1e-6
-    spread = pixels.offsets.std()
-    pixels = Pixels(pixels.offsets / spread, (pixels.features / scale).astype(np.float16), pixels.colours)
-    readout = ReadOut(len(scale), pixels.offsets.shape[1], nnx.Rngs(0))
+    # Fitted in units of the features' deviations, which are folded into the kernel at the end.
+    scale = pixels.features[:, ::4].astype(np.float32).std(axis=(0, 1)) + 1e-6
+    pixels = pixels._replace(features=(pixels.features / scale).astype(np.float16))
+    readout = ReadOut(len(scale), pixels.codes.shape[1], nnx.Rngs(0))
     for variable, value in zip((readout.kernel, readout.bias), ridge(pixels), strict=True):
         variable.set_value(jnp.asarray(value))
     optimiser = optax.adam(optax.cosine_decay_schedule(_RATE, steps))
@@ -134,34 +146,35 @@ def fit(pixels: Pixels, steps: int) -> ReadOut:
         rows = random.choice(len(pixels.features), faces, replace=False)
         columns = random.choice(pixels.features.shape[1], places, replace=False)
         chosen = np.ix_(rows, columns)
-        batch = Pixels(pixels.offsets[rows], pixels.features[chosen].astype(np.float32), pixels.colours[chosen])
+        batch = Pixels(pixels.codes[rows], pixels.features[chosen].astype(np.float32), pixels.colours[chosen])
         readout, state, value = step(readout, state, batch)
         if number % 250 == 0 or number == steps - 1:
             logging.info("step %d/%d, loss %.5f", number + 1, steps, float(value))
     readout.kernel.set_value(readout.kernel[...] / scale[:, None])
-    readout.gain.set_value(readout.gain[...] / spread)
-    readout.shift.set_value(readout.shift[...] / spread)
     return readout
 
 
 def psnr(readout: ReadOut, pixels: Pixels) -> np.ndarray:
     """Decibels [N] of every face's pixels, of images in [-1, 1]."""
-    guess = np.asarray(readout(pixels.features[:, None].astype(np.float32), pixels.offsets))[:, 0]
+    guess = np.asarray(readout(pixels.features[:, None].astype(np.float32), pixels.codes))[:, 0]
     error = np.mean(np.square(np.clip(guess, -1, 1) - np.clip(pixels.colours, -1, 1)), axis=(1, 2))
     return 10 * np.log10(4 / error)
 
 
-def train(generator: MobileStyleGAN, fingerprint: str, folder: Path, faces: int, steps: int) -> dict[str, np.ndarray]:
-    """Arrays of the read-outs by their names in a generator; logs how they do on faces that were held out."""
-    arrays, found = drawn(generator, fingerprint, folder, faces), {}
-    offsets = arrays["w"] - np.asarray(generator.w_avg[...])
-    for place, size in enumerate(RESOLUTIONS):
-        pixels = Pixels(offsets, arrays[f"features_{size}"], arrays[f"colours_{size}"])
-        last = faces - faces // 10
-        readout = fit(Pixels(*(part[:last] for part in pixels)), steps)
-        good = psnr(readout, Pixels(*(part[last:] for part in pixels)))
+def train(generator: MobileStyleGAN, source: str, folder: Path, faces: int, steps: int) -> dict[str, np.ndarray]:
+    """float16 arrays of the read-outs by their names in a generator; logs how they do on faces that were held out."""
+    arrays, components, found = drawn(generator, source, folder, faces), principal(generator), {}
+    offsets, last = arrays["w"] - np.asarray(generator.w_avg[...]), faces - faces // 10
+    for size in RESOLUTIONS:
+        features, colours = arrays[f"features_{size}"], arrays[f"colours_{size}"]
+        readout = fit(Pixels(offsets[:last] @ components, features[:last], colours[:last]), steps)
+        for variable in (readout.gain, readout.shift):
+            variable.set_value(components @ variable[...])
+        for name, variable in weights.named_variables(readout).items():
+            found[f"readouts.{size}.{name}"] = np.asarray(variable[...], np.float16)
+            variable.set_value(jnp.asarray(found[f"readouts.{size}.{name}"], jnp.float32))
+        good = psnr(readout, Pixels(offsets[last:], features[last:], colours[last:]))
         logging.info("%d px: %.2f dB on %d held-out faces, at least %.2f", size, good.mean(), len(good), good.min())
-        found |= {f"readouts.{place}.{name}": np.asarray(v[...]) for name, v in weights.named_variables(readout).items()}
     return found
 
 
@@ -173,10 +186,11 @@ def main() -> None:
     generator = load_generator(_GENERATOR.value)
     if not isinstance(generator, MobileStyleGAN) or not set(RESOLUTIONS) < {layer.resolution for layer in generator.layers}:
         raise ValueError(f"{_GENERATOR.value} is no MobileStyleGAN with layers at {RESOLUTIONS} px; give one")
-    fingerprint = weights.fingerprint(_GENERATOR.value)
-    found = train(generator, fingerprint, Path(_FOLDER.value), _FACES.value, _STEPS.value)
-    about = {"resolutions": ",".join(map(str, RESOLUTIONS)), "generator": fingerprint}
-    weights.save_tensors(_OUT.value, {name: value.astype(np.float16) for name, value in found.items()}, about)
+    source = weights.load_tensors(_GENERATOR.value)[1].get("source_sha256")
+    if source is None:
+        raise ValueError(f"{_GENERATOR.value} does not say what it was made from; convert it with converters.mobilestylegan")
+    found = train(generator, source, Path(_FOLDER.value), _FACES.value, _STEPS.value)
+    weights.save_tensors(_OUT.value, found, {"source_sha256": source})
 
 
 if __name__ == "__main__":

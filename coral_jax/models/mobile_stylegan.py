@@ -163,7 +163,7 @@ class MobileStyleGAN(Generator):
         self.modulation = nnx.List([nnx.Linear(config.w_dim, width, rngs=rngs) for width in widths])
         self.head = None if config.cut else nnx.Linear(channels_in, 12, rngs=rngs)
         wide = dict(config.channels)
-        self.readouts = nnx.List([ReadOut(wide[resolution], config.w_dim, rngs) for resolution in config.readouts])
+        self.readouts = nnx.Dict({str(size): ReadOut(wide[size], config.w_dim, rngs) for size in config.readouts})
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -199,7 +199,7 @@ class MobileStyleGAN(Generator):
         """The image [B, size, size, 3], float32, of the last layer's features x; there is no image before it."""
         assert image is None and index == len(self.layers)
         if self.config.cut:
-            return self.readouts[-1](x, w - self.w_avg[...][None])
+            return self.readouts[str(self.size)](x, w - self.w_avg[...][None])
         style = self.modulation[len(self.modulation) - 1](w) / math.sqrt(x.shape[-1])
         return inverse_haar(self.head(ops.scale(x, style).astype(jnp.float32)))
 
@@ -222,6 +222,6 @@ class MobileStyleGAN(Generator):
         short.head = None
         short.convs = nnx.List(list(short.convs)[: len(short.layers)])
         short.modulation = nnx.List(list(short.modulation)[: 3 * len(channels) - 2])
-        short.readouts = nnx.List(list(short.readouts)[: len(readouts)])
+        short.readouts = nnx.Dict({str(size): short.readouts[str(size)] for size in readouts})
         short.content_rows = self.rows_at(resolution)
         return short
