@@ -27,7 +27,7 @@ _GENERATOR = flags.DEFINE_string("generator", None, "The MobileStyleGAN, as conv
 _FOLDER = flags.DEFINE_string("folder", "faces_training", "Where drawn faces are kept.")
 _OUT = flags.DEFINE_string("out", None, "The read-outs' file.")
 _FACES = flags.DEFINE_integer("faces", 400, "Faces to draw; the last tenth is held out.", lower_bound=20)
-_STEPS = flags.DEFINE_integer("steps", 1500, "Steps of each fit.", lower_bound=1)
+_STEPS = flags.DEFINE_integer("steps", 1000, "Steps of each fit.", lower_bound=1)
 
 RESOLUTIONS = (128, 256)
 _CHUNK = 20  # faces in a file
