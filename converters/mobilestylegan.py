@@ -1,6 +1,9 @@
 """MobileStyleGAN's weights -> this program's.
 
-    python -m converters.mobilestylegan --checkpoint=random_face-2021.7.21.1-py3-none-any.whl --out=weights/generator.safetensors
+    python -m converters.mobilestylegan --checkpoint=random_face-2021.7.21.1-py3-none-any.whl --out=generator.safetensors
+
+--readouts=coral_jax/faces/weights/readouts.safetensors adds the heads that draw it at 128 and 256 px
+(`coral_jax.faces.train_readouts`), of the wheel's network alone.
 
 Read: the wheel of the Python package random-face, a zip with both networks for OpenVINO, which is read as data and never
 run; and the state dict of the authors' PyTorch program.  w_avg is estimated: neither has one.
@@ -8,6 +11,7 @@ run; and the state dict of the authors' PyTorch program.  w_avg is estimated: ne
 
 import re
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -24,17 +28,30 @@ _NETWORKS = ("MappingNetwork", "SynthesisNetwork")
 Arrays = dict[str, np.ndarray]  # by our names
 
 
-def convert(checkpoint: Path, out: Path) -> str:
-    """Convert a file; the lines say what was made and what had to be made up.  ValueError for what is not a MobileStyleGAN."""
+def convert(checkpoint: Path, out: Path, readouts: str | None = None) -> str:
+    """Convert a file; the lines say what was made and what had to be made up.
+
+    ValueError for what is not a MobileStyleGAN, and for read-outs of another one.
+    """
+    added = {} if readouts is None else _readouts(Path(readouts), checkpoint)
     if zipfile.is_zipfile(checkpoint) and checkpoint.suffix != ".pth":
         arrays, notes = of_openvino(*_networks(checkpoint)), []
     else:
         arrays, notes = of_state_dict(reading.read(checkpoint), str(checkpoint))
-    generator = make(arrays, str(checkpoint))
+    generator = make(arrays | added, str(checkpoint))
     weights.save(out, generator, metadata=command.origin(checkpoint))
     notes.append(f"{checkpoint} has no w_avg: it is estimated from {AVERAGED:,} w")
     size = f"MobileStyleGAN of {generator.size} px, {generator.n_latent} codes of {generator.w_dim}"
-    return "\n".join([*notes, f"{out}: {size}, {len(generator.layers)} layers"])
+    lower = "".join(f", read-out at {size} px" for size in generator.config.readouts)
+    return "\n".join([*notes, f"{out}: {size}, {len(generator.layers)} layers{lower}"])
+
+
+def _readouts(path: Path, checkpoint: Path) -> Arrays:
+    """Arrays of a file of read-outs; ValueError where they were learned for another checkpoint."""
+    arrays, about = weights.load_tensors(path)
+    if about.get("source_sha256") != weights.fingerprint(checkpoint):
+        raise ValueError(f"{path} holds no read-outs of {checkpoint}; leave --readouts out, or train some for it")
+    return arrays
 
 
 def make(arrays: Arrays, origin: str) -> MobileStyleGAN:
@@ -51,7 +68,8 @@ def _config(arrays: Arrays) -> MobileStyleGANConfig:
     blocks = (len([name for name in arrays if re.fullmatch(r"convs\.\d+\.kernel", name)]) - 1) // 2
     channels = [(4 * 2**block, arrays[f"convs.{2 * block}.kernel"].shape[-1]) for block in range(blocks + 1)]
     z_dim, w_dim = arrays["mapping.layers.0.kernel"].shape
-    return MobileStyleGANConfig(z_dim, w_dim, mapping, tuple(channels))
+    readouts = sorted({int(found[1]) for name in arrays if (found := re.fullmatch(r"readouts\.(\d+)\.\w+", name))})
+    return MobileStyleGANConfig(z_dim, w_dim, mapping, tuple(channels), tuple(readouts))
 
 
 # --- OpenVINO ---------------------------------------------------------------------------------------------------------
@@ -73,11 +91,9 @@ def of_openvino(mapping: openvino.Graph, synthesis: openvino.Graph) -> Arrays:
     arrays = {"input": synthesis.constant("m.input.input")[0].transpose(1, 2, 0)}
     products = [name for name, node in mapping.items() if node.kind == "MatMul"]
     for place, product in enumerate(products):
-        kernel = next(mapping[name].value for name in mapping[product].inputs if mapping[name].value is not None)
-        total = mapping.after(product, "Add")
-        bias = next(name for name in mapping[total].inputs if name != product)
-        arrays[f"mapping.layers.{place}.kernel"] = kernel.T
-        arrays[f"mapping.layers.{place}.bias"] = _behind(mapping, bias).reshape(-1)
+        bias = mapping.other(mapping.after(product, "Add"), product)
+        arrays[f"mapping.layers.{place}.kernel"] = mapping.constant(mapping.pair(product)[1]).T
+        arrays[f"mapping.layers.{place}.bias"] = mapping.passed_on(bias).reshape(-1)
     blocks = len([name for name in synthesis if re.fullmatch(r"m\.layers\.\d+\.conv1\.bias", name)])
     convs, styles = ["m.conv1"], ["m.conv1.conv"]
     for block in range(blocks):
@@ -97,22 +113,13 @@ def of_openvino(mapping: openvino.Graph, synthesis: openvino.Graph) -> Arrays:
 
 def _conv(graph: openvino.Graph, name: str) -> Arrays:
     """One convolution's arrays.  Its noise and its 1x1 kernel have no names: they are found from the bias upwards."""
-    bias = f"{name}.bias"
-    biased = next(graph.readers(bias))
-    noisy = next(read for read in graph[biased].inputs if read != bias)
-    convolution, noise = graph[noisy].inputs
-    kernel = _behind(graph, graph[convolution].inputs[1])
-    found = {"noise": _behind(graph, noise)[0, 0], "bias": graph.constant(bias).reshape(-1)}
+    bias = graph.constant(f"{name}.bias")
+    convolution, noise = graph.pair(graph.other(graph.reader(f"{name}.bias"), f"{name}.bias"))
+    kernel = graph.passed_on(graph.pair(convolution)[1])
+    found = {"noise": graph.passed_on(noise)[0, 0], "bias": bias.reshape(-1)}
     if f"{name}.conv.weight_dw" in graph:
         found["depthwise"] = graph.constant(f"{name}.conv.weight_dw")[:, 0, 0].transpose(1, 2, 0)
     return found | {"kernel": kernel.transpose(2, 3, 1, 0)}
-
-
-def _behind(graph: openvino.Graph, name: str) -> np.ndarray:
-    """The constant that a node passes on, through reshapes."""
-    while graph[name].value is None:
-        name = graph[name].inputs[0]
-    return graph[name].value
 
 
 # --- PyTorch ----------------------------------------------------------------------------------------------------------
@@ -123,8 +130,10 @@ def of_state_dict(content: object, origin: str) -> tuple[Arrays, list[str]]:
 
     Their program demodulates by a constant `style_inv`, which is folded into the kernels, and draws noise anew each time.
     """
-    source = {name: np.asarray(value, np.float32) for name, value in dict(content).items()}
-    net, mapping = (_prefix(source, end, origin) for end in ("conv1.conv.style_inv", "layers.1.weight"))
+    content = content.get("state_dict", content) if isinstance(content, Mapping) else {}
+    source = {name: np.asarray(value, np.float32) for name, value in content.items()}
+    # Of the networks of a training checkpoint, the mobile one alone has depthwise weights.
+    net, mapping = (_prefix(source, end, origin) for end in ("layers.0.conv1.conv.weight_dw", "layers.1.weight"))
     arrays = {"input": source[f"{net}input.input"].reshape(-1, 4, 4).transpose(1, 2, 0)}
     places = sorted({int(m[1]) for name in source if (m := re.fullmatch(rf"{mapping}layers\.(\d+)\.weight", name))})
     for layer, place in enumerate(places):
@@ -137,7 +146,7 @@ def of_state_dict(content: object, origin: str) -> tuple[Arrays, list[str]]:
         convs += [f"layers.{block}.conv1", f"layers.{block}.conv2"]
         styles += [f"layers.{block}.up", f"layers.{block}.conv1.conv", f"layers.{block}.conv2.conv"]
     if f"{net}layers.0.up.modulation.weight" not in source:
-        raise ValueError(f"{origin} is a MobileStyleGAN whose wavelet transforms read no style; this program has the one that does")
+        raise ValueError(f"{origin} is a MobileStyleGAN whose wavelet transforms read no style; give one where they do")
     head, rng = f"{net}layers.{blocks - 1}.to_img", np.random.default_rng(0)
     for row, name in enumerate([*(net + style for style in styles), f"{head}.conv"]):
         arrays[f"modulation.{row}.kernel"] = source[f"{name}.modulation.weight"].T
@@ -178,4 +187,4 @@ def _norm(weight: np.ndarray, inverse: np.ndarray) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    command.run(convert)
+    command.run(convert, readouts="A file of coral_jax.faces.train_readouts, to draw at lower sizes, too.")

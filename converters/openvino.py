@@ -2,7 +2,6 @@
 
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -22,23 +21,40 @@ class Node(NamedTuple):
 class Graph(dict[str, Node]):
     """Nodes by name, in an order in which each comes after what it reads."""
 
-    def readers(self, name: str) -> Iterator[str]:
-        """Names of the nodes that read a node."""
-        return (reader for reader, node in self.items() if name in node.inputs)
+    def reader(self, name: str) -> str:
+        """Name of the first node that reads a node; ValueError for none."""
+        if found := next((reader for reader, node in self.items() if name in node.inputs), ""):
+            return found
+        raise ValueError(f"nothing in the network reads {name}")
 
     def after(self, name: str, kind: str) -> str:
-        """Name of the first node of a kind that follows a node along its only or first readers; ValueError for none."""
+        """Name of the first node of a kind that follows a node along its first readers; ValueError for none."""
         while self[name].kind != kind:
-            name = next(self.readers(name), "")
-            if not name:
-                raise ValueError(f"nothing of the kind {kind} follows in the network")
+            name = self.reader(name)
         return name
+
+    def pair(self, name: str) -> tuple[str, str]:
+        """The names of the two nodes that a node reads; ValueError where it reads one or more than two."""
+        if len(self[name].inputs) != 2:
+            raise ValueError(f"{name} of the network reads {len(self[name].inputs)} values; two were expected")
+        return self[name].inputs
+
+    def other(self, name: str, read: str) -> str:
+        """What a node of two inputs reads apart from `read`."""
+        first, second = self.pair(name)
+        return second if first == read else first
 
     def constant(self, name: str) -> np.ndarray:
         """Value of a constant; ValueError where there is none of that name."""
         if name not in self or self[name].value is None:
             raise ValueError(f"the network has no constant {name}")
         return self[name].value
+
+    def passed_on(self, name: str) -> np.ndarray:
+        """Value of the constant that a node passes on, through reshapes; ValueError where it computes something."""
+        while self[name].kind == "Reshape":
+            name = self[name].inputs[0]
+        return self.constant(name)
 
 
 def read(xml: bytes, weights: bytes, origin: str) -> Graph:
@@ -54,9 +70,12 @@ def read(xml: bytes, weights: bytes, origin: str) -> Graph:
         raise ValueError(f"{origin} is not a network of OpenVINO (its root is {root.tag!r})")
     names = {layer.get("id"): layer.get("name") for layer in layers}
     reads: dict[str, dict[int, str]] = {name: {} for name in names.values()}
-    for edge in edges:
-        reads[names[edge.get("to-layer")]][int(edge.get("to-port"))] = names[edge.get("from-layer")]
-    nodes = {layer.get("name"): _node(layer, reads[layer.get("name")], weights, origin) for layer in layers}
+    try:
+        for edge in edges:
+            reads[names[edge.get("to-layer")]][int(edge.get("to-port"))] = names[edge.get("from-layer")]
+        nodes = {layer.get("name"): _node(layer, reads[layer.get("name")], weights, origin) for layer in layers}
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{origin} lacks a part that each network of OpenVINO has ({error}); fetch it again") from error
     return _sorted(nodes, origin)
 
 
