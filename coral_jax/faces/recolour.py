@@ -24,9 +24,9 @@ COLOURS: Mapping[str, Mapping[str, tuple[int, int, int]]] = {
     "background": {"": (128, 128, 128)},
     "cloth": {"": (128, 128, 128)},
 }  # fmt: skip
-_CHANCE = {"hair": 0.45, "iris": 0.45, "lips": 0.4, "skin": 0.3, "background": 0.25, "cloth": 0.25}
+_CHANCE = {"hair": 0.4, "iris": 0.75, "lips": 0.5, "skin": 0.3, "background": 0.25, "cloth": 0.25}
 _SPREAD = {"hair": 18, "iris": 18, "lips": 25, "skin": 10, "background": 120, "cloth": 120}  # of a colour, in levels
-_OPACITY = {"hair": (0.7, 1), "iris": (0.75, 1), "lips": (0.5, 0.95), "skin": (0.5, 0.9), "background": (0.2, 0.9),
+_OPACITY = {"hair": (0.7, 1), "iris": (0.85, 1), "lips": (0.5, 0.95), "skin": (0.5, 0.9), "background": (0.2, 0.9),
             "cloth": (0.2, 0.9)}  # fmt: skip
 PARTS = tuple(COLOURS)
 _LUMINANCE = np.array([0.3, 0.59, 0.11], np.float32)

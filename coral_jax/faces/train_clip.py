@@ -85,8 +85,8 @@ def training_loss(
 def varied(images: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """Images [B, S, S, 3] mirrored, shifted, blurred, brighter or darker, noisy: an edit must not win by any of these."""
     images = np.where(random.random((len(images), 1, 1, 1)) < 0.5, images[:, :, ::-1], images)
-    padded = np.pad(images, ((0, 0), (4, 4), (4, 4), (0, 0)), "edge")
-    dy, dx = random.integers(0, 9, (2, len(images)))
+    padded = np.pad(images, ((0, 0), (3, 3), (3, 3), (0, 0)), "edge")
+    dy, dx = random.integers(0, 7, (2, len(images)))
     size = images.shape[1]
     images = np.stack([image[y : y + size, x : x + size] for image, y, x in zip(padded, dy, dx, strict=True)])
     near = (np.roll(images, 1, 1) + np.roll(images, -1, 1) + np.roll(images, 1, 2) + np.roll(images, -1, 2)) / 4
@@ -94,8 +94,8 @@ def varied(images: np.ndarray, random: np.random.Generator) -> np.ndarray:
     def uniform(low: float, high: float, channels: int = 1) -> np.ndarray:
         return random.uniform(low, high, (len(images), 1, 1, channels)).astype(np.float32)
 
-    images = images + np.maximum(uniform(-0.6, 0.6), 0) * (near - images)
-    noise = uniform(0, 0.05) * random.standard_normal(images.shape, np.float32)
+    images = images + np.maximum(uniform(-0.4, 0.4), 0) * (near - images)
+    noise = uniform(0, 0.03) * random.standard_normal(images.shape, np.float32)
     return images * uniform(0.85, 1.15) + uniform(-0.1, 0.1) + uniform(-0.05, 0.05, 3) + noise
 
 
