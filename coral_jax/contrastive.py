@@ -1,10 +1,11 @@
-"""Losses of a small CLIP trained from scratch, whose captions are known to be true of some images and false of others."""
+"""Losses of small networks trained from scratch: a CLIP whose captions are known to be true or not, an identity network."""
 
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax import Array
 
 MATCH = 0.3  # the most that the cosine of a face and a caption may be: about nine attributes share a face's features
@@ -39,3 +40,10 @@ def contrastive_loss(cosines: Array, log_scale: Array, match: Array, sure: Array
 def ceiling_loss(cosines: Array) -> Array:
     """Mean square of what exceeds MATCH: the contrastive loss only ranks, so that a redder lip always is a better match."""
     return jnp.mean(jnp.square(jnp.maximum(cosines - MATCH, 0)))
+
+
+def partner_loss(embedding: Array, temperature: float) -> Array:
+    """Normalised temperature-scaled cross-entropy of unit vectors [2 B, D], the second half the partners of the first."""
+    logits = embedding @ embedding.T / temperature - 1e9 * jnp.eye(len(embedding))
+    partner = jnp.roll(jnp.arange(len(embedding)), len(embedding) // 2)
+    return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, partner))

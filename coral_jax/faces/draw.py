@@ -24,7 +24,7 @@ from coral_jax.models.generator import Generator
 SEEDS = {"plain": 1801, "moved": 1802, "held_out": 1803}
 PSI = {"plain": (0.5, 1.0), "moved": (0.5, 0.75), "held_out": (0.5, 1.0)}
 _PART = 40  # faces a file
-_FITTED = 320  # plain faces that the directions are fitted to
+FITTED = 320  # plain faces that the directions are fitted to
 
 
 @jax.jit
@@ -87,7 +87,7 @@ def main(_: list[str]) -> None:
     generator = weights.load(_GENERATOR.value)
     w = random_codes(generator, _COUNT.value, SEEDS[name], PSI[name])
     if name == "moved":
-        plain = pool.load(folder, "plain").rows(slice(_FITTED))
+        plain = pool.load(folder, "plain").rows(slice(FITTED))
         w = directions.moved(w, directions.fit(plain.w, labels.measures(plain)), SEEDS[name])
     draw_pool(folder, name, generator, critics.load(folder), w)
 

@@ -16,6 +16,7 @@ from absl import app, flags, logging
 from jax import Array
 
 from coral_jax import weights
+from coral_jax.contrastive import partner_loss
 from coral_jax.models.classifier import Classifier, ClassifierConfig
 from coral_jax.models.identity import Identity, IdentityConfig
 from coral_jax.toons.faces import GROUPS, Z_DIM, Face, faces_from_z
@@ -50,11 +51,8 @@ def draw_pairs(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _identity_loss(identity: Identity, images: Array) -> tuple[Array, Identity]:
-    """Normalised temperature-scaled cross-entropy; images [2 B, ...], the second half the partners of the first."""
-    embedding = identity.embed(images, train=True)
-    logits = embedding @ embedding.T / _TEMPERATURE - 1e9 * jnp.eye(len(images))
-    partner = jnp.roll(jnp.arange(len(images)), len(images) // 2)
-    return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, partner)), identity
+    """Images [2 B, ...], the second half the partners of the first."""
+    return partner_loss(identity.embed(images, train=True), _TEMPERATURE), identity
 
 
 def _identity_batches(pairs: tuple[np.ndarray, np.ndarray], seed: int) -> Iterator[tuple]:
