@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
 from coral_jax import weights
 from coral_jax.faces import train_clip
@@ -12,6 +11,7 @@ from coral_jax.faces.captions import VOCABULARY, parse
 from coral_jax.faces.recolour import PARTS, Prepared
 from coral_jax.models.clip import CLIP, CLIPConfig
 from coral_jax.tokenizer import Tokenizer
+from coral_jax.toons.fitting import fresh
 
 TINY = CLIPConfig(
     image_size=16, patch_size=4, vision_width=8, vision_layers=0, vision_heads=1, vision_convs=(4, 6), text_width=8,
@@ -21,7 +21,7 @@ TINY = CLIPConfig(
 
 @pytest.fixture(scope="module")
 def clip():
-    return CLIP(TINY, nnx.Rngs(0))
+    return fresh(CLIP, TINY)
 
 
 def test_a_convolutional_tower_keeps_places_apart(clip):
@@ -108,10 +108,10 @@ def test_a_stopped_training_continues_as_if_it_had_not_stopped(tokenizer, tmp_pa
         train_clip.train(*arguments)
     monkeypatch.setattr(train_clip, "batch", whole)
     found = weights.named_variables(train_clip.train(*arguments))
-    fresh = weights.named_variables(train_clip.fresh(CLIP, TINY))
+    before = weights.named_variables(fresh(CLIP, TINY))
     for name, variable in weights.named_variables(want).items():
         np.testing.assert_array_equal(found[name][...], variable[...], err_msg=name)
-    assert any(not np.array_equal(found[name][...], fresh[name][...]) for name in found)
+    assert any(not np.array_equal(found[name][...], before[name][...]) for name in found)
 
 
 def test_separation_counts_what_is_known(clip, tokenizer):
