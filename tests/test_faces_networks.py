@@ -58,7 +58,8 @@ def test_synonyms_are_nearer_to_one_another_than_to_other_words(clip, tokenizer)
 def test_every_word_of_the_vocabulary_has_its_auc(clip):
     table = json.loads((FOLDER / "clip.json").read_text())
     assert table["recoloured"].keys() == set(captions.VOCABULARY)
-    assert all(value[0] >= 0.85 for values in table.values() for value in values.values())
+    assert all(np.mean([value[0] for value in values.values()]) >= 0.95 for values in table.values())
+    assert all(value[0] >= 0.84 for values in table.values() for value in values.values())
 
 
 def test_the_documentation_lists_the_vocabulary():

@@ -1,7 +1,8 @@
 """What can be said of a generated face: the words that labels give reliably, with synonyms.
 
 Left out, since no label says them reliably: curly hair and makeup, which no critic knows; mustache, whose darkness is a
-beard's; angry, which the generator cannot be made to show.
+beard's; sad, which the critic says of closed eyes and odd faces; angry, which the generator cannot be made to show.
+Green eyes are left out, since the network does not learn them: they lie between brown and blue ones.
 """
 
 from coral_jax.grammar import Grammar
@@ -11,7 +12,6 @@ PHRASES: dict[str, tuple[str, ...]] = {
     "happy": ("=happy", "=smiling", "=cheerful", "=joyful", "a smile", "a happy expression"),
     "teeth": ("=smiling with teeth", "=laughing", "a toothy smile", "teeth"),
     "serious": ("=serious", "=neutral", "a neutral expression", "a serious expression"),
-    "sad": ("=sad", "=unhappy", "=gloomy", "a sad expression"),
     "surprised": ("=surprised", "=astonished", "=amazed", "=shocked", "a surprised expression"),
     "mouth_open": ("mouth open", "an open mouth", "open mouth"),
     "eyes_closed": ("eyes closed", "closed eyes", "=sleeping"),
@@ -39,7 +39,6 @@ PHRASES: dict[str, tuple[str, ...]] = {
     "bangs": ("bangs", "a fringe", "fringe"),
     "lipstick": ("lipstick", "red lipstick", "=wearing lipstick", "red lips"),
     "blue_eyes": ("blue eyes", "=blue eyed"),
-    "green_eyes": ("green eyes", "=green eyed"),
     "brown_eyes": ("brown eyes", "=brown eyed"),
     "pale": ("=pale", "pale skin", "=fair skinned"),
     "tanned": ("=tanned", "tanned skin", "a tan"),

@@ -1,7 +1,7 @@
 """Draws a pool of faces, and writes down what the critics see in them.
 
-    python -m coral_jax.faces.draw --folder=faces_training --generator=generator.safetensors --name=plain --count=700
-    python -m coral_jax.faces.draw --folder=faces_training --generator=generator.safetensors --name=moved --count=500
+    python -m coral_jax.faces.draw --folder=faces_training --generator=generator.safetensors --name=plain --count=320
+    python -m coral_jax.faces.draw --folder=faces_training --generator=generator.safetensors --name=moved --count=280
 
 `plain` faces are drawn with psi from 0.5 to 1.  `moved` ones start with psi of at most 0.75 and move along directions of w on
 which a critic's score rises (`directions`): they show what is rare, and what lies beyond ordinary faces, as edits do.
@@ -96,5 +96,5 @@ if __name__ == "__main__":
     _FOLDER = flags.DEFINE_string("folder", "faces_training", "where packages, pools and results are kept")
     _GENERATOR = flags.DEFINE_string("generator", None, "the converted generator of 1024 px", required=True)
     _NAME = flags.DEFINE_enum("name", "plain", list(SEEDS), "which pool")
-    _COUNT = flags.DEFINE_integer("count", 700, "number of faces")
+    _COUNT = flags.DEFINE_integer("count", 320, "number of faces")
     app.run(main)

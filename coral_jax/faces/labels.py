@@ -136,7 +136,6 @@ def _expressions(m: Measures, put: Put) -> None:
     put("happy", (m["happy"] > 0.9) & ~closed, m["happy"] < 0.2)
     put("teeth", (m["happy"] > 0.8) & teeth, closed | (m["happy"] < 0.1))
     put("serious", (m["neutral"] > 0.8) & closed, (m["neutral"] < 0.1))
-    put("sad", m["sad"] > 0.5, m["sad"] < 0.03)
     put("surprised", m["surprised"] > 0.5, m["surprised"] < 0.03)
     put("mouth_open", m["gap"] > 11, m["gap"] < 3)
     sees = m["share_glasses"] < 0.001
@@ -188,7 +187,6 @@ def _colours(m: Measures, put: Put) -> None:
     hue, saturation, value = hsv(m["colour_iris"])
     sees = (m["share_glasses"] < 0.001) & np.isfinite(value)
     put("blue_eyes", none, sees & (hue < 45) & (saturation > 0.3))
-    put("green_eyes", none, sees & (hue < 30) & (saturation > 0.3))
     put("brown_eyes", sees & (hue < 35) & (saturation > 0.35) & (value < 0.45), none)
     light = m["colour_skin"] @ _LUMINANCE / 255
     put("pale", none, light < 0.55)

@@ -18,7 +18,7 @@ COLOURS: Mapping[str, Mapping[str, tuple[int, int, int]]] = {
         "red_hair": (150, 55, 25), "purple_hair": (130, 50, 170), "blue_hair": (50, 80, 190), "green_hair": (50, 150, 70),
         "pink_hair": (230, 110, 170),
     },
-    "iris": {"blue_eyes": (75, 135, 225), "green_eyes": (50, 175, 60), "brown_eyes": (90, 52, 27)},
+    "iris": {"blue_eyes": (75, 135, 225), "brown_eyes": (90, 52, 27), "": (50, 175, 60)},
     "lips": {"lipstick": (190, 20, 45), "": (190, 130, 115)},
     "skin": {"pale": (238, 215, 205), "tanned": (176, 118, 78)},
     "background": {"": (128, 128, 128)},

@@ -228,7 +228,7 @@ def main(_: list[str]) -> None:
 
 if __name__ == "__main__":
     _FOLDER = flags.DEFINE_string("folder", "faces_training", "where packages, pools and results are kept")
-    _STEPS = flags.DEFINE_integer("steps", 1400, "optimiser steps")
-    _HARD_FROM = flags.DEFINE_integer("hard_from", 900, "the step from which images are adversarial")
-    _RATE = flags.DEFINE_float("rate", 1.5e-3, "highest learning rate")
+    _STEPS = flags.DEFINE_integer("steps", 1800, "optimiser steps")
+    _HARD_FROM = flags.DEFINE_integer("hard_from", 1450, "the step from which images are adversarial")
+    _RATE = flags.DEFINE_float("rate", 2e-3, "highest learning rate")
     app.run(main)
