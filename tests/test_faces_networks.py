@@ -50,7 +50,7 @@ def test_synonyms_are_nearer_to_one_another_than_to_other_words(clip, tokenizer)
     texts = [phrase.removeprefix("=") for group in captions.PHRASES.values() for phrase in group]
     owner = np.array([name for name, group in captions.PHRASES.items() for _ in group])
     features = np.asarray(jax.jit(lambda clip, ids: clip.encode_text(ids))(clip, tokenizer(texts)))
-    features /= np.linalg.norm(features, axis=-1, keepdims=True)
+    features = features / np.linalg.norm(features, axis=-1, keepdims=True)
     near = features @ features.T - 2 * np.eye(len(texts))
     assert np.mean(owner[near.argmax(axis=1)] == owner) > 0.9
 
