@@ -137,6 +137,8 @@ def _arrays(content: object, origin: str) -> tuple[dict[str, np.ndarray], list[s
     """The generator's arrays under the names of their implementation, from the containers that they come in, and notes."""
     if isinstance(content, tuple | list) and len(content) == 3 and isinstance(content[2], Record):
         content = content[2]  # of TensorFlow: generator, discriminator, and the generator's moving average
+    elif isinstance(content, Mapping) and not isinstance(content, Record):
+        content = content.get("Gs", content)
     if isinstance(content, Record) and content.kind in _TENSORFLOW:
         _check_tensorflow(content, origin)
         content = _tensorflow_arrays(content)

@@ -26,6 +26,9 @@ class Made:
     def __init__(self, function, *arguments, state=None):
         self.reduced = (function, arguments, state)
 
+    def __call__(self):
+        raise AssertionError("only written")
+
 
 class _Storage:
     def __init__(self, array):
