@@ -160,6 +160,13 @@ def test_tensors_must_lie_inside_their_storage(shape, strides, offset):
         pickles._tensor(np.zeros(6, np.float32), offset, shape, strides)
 
 
+@pytest.mark.parametrize("storage", [np.broadcast_to(np.zeros(1), 6), np.zeros((2, 3)), np.zeros(6, object)])
+def test_tensors_are_made_of_storages(storage):
+    """One that is made of another tensor could reach beyond its memory."""
+    with pytest.raises(ValueError, match="from what is no storage"):
+        pickles._tensor(storage, 0, (6,), (1,))
+
+
 @pytest.mark.parametrize("keep", [0.0, 0.01, 0.5, 0.999])
 def test_truncated_pickle(tmp_path, keep):
     data = (DATA / "stylegan2_nvlabs_auto2.pkl").read_bytes()

@@ -173,3 +173,28 @@ def test_arrays_without_containers_and_with_many(tmp_path):
     np.save(tmp_path / "x.npy", {"g_ema": STATE, "latent_avg": AVERAGE}, allow_pickle=True)
     for name in ("x.npz", "x.npy"):
         assert_same(generator_of(reading.read(tmp_path / name)), tiny.generator())
+
+
+# --- networks of other forms ----------------------------------------------------------------------------------------------
+
+
+def test_pictures_of_other_forms_are_named():
+    colours = [name for name in STATE if name.startswith("to_rgb") and name.endswith(("conv.weight", ".bias"))]
+    grey = STATE | {name: STATE[name][:, :1] for name in colours if "modulation" not in name}
+    bare = {name: array for name, array in STATE.items() if not name.startswith(("to_rgb1.", "to_rgbs.0."))}
+    wide = STATE | {"input.input": np.zeros((1, 8, 4, 6), np.float32)}
+    wide_too = NVIDIA | {"synthesis.b4.const": np.zeros((8, 4, 6), np.float32)}
+    for arrays, text in (
+        (grey, "theirs draws pictures of 1 colour channel"),
+        (bare, "theirs has no ToRGB in every block .configs a to d"),
+        (wide, "theirs starts from 4 x 6 values and not from 4 x 4, for pictures that are not square"),
+        (wide_too, "theirs starts from 4 x 6 values"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            stylegan2.load({"g_ema": arrays}, "theirs")
+
+
+def test_values_that_are_not_finite_are_refused():
+    kernel = np.where(np.arange(3) < 2, np.nan, STATE["convs.1.conv.weight"])
+    with pytest.raises(ValueError, match=r"theirs has values .* in convs.1.conv.weight \(216 of 324\)"):
+        stylegan2.load({"g_ema": STATE | {"convs.1.conv.weight": kernel}}, "theirs")

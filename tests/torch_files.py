@@ -71,6 +71,7 @@ def save(path, content, **compression):
     with zipfile.ZipFile(path, "w", **compression) as archive:
         archive.writestr("x/data.pkl", file.getvalue())
         archive.writestr("x/byteorder", "little")
+        archive.writestr("x/version", "3\n")
         for index, array in enumerate(storages):
             archive.writestr(f"x/data/{index}", np.ascontiguousarray(array).tobytes())
     return path
