@@ -52,8 +52,8 @@ def arrays_of(content: object, origin: str) -> tuple[dict[str, np.ndarray], list
     notes, average = [], next((m["latent_avg"] for m in (arrays, *around) if isinstance(m.get("latent_avg"), np.ndarray)), None)
     arrays.pop("latent_avg", None)
     if average is not None:
-        rows = np.atleast_2d(average)
-        if np.array_equal(rows, np.broadcast_to(rows[:1], rows.shape), equal_nan=True):  # encoders write the mean once for each code
+        rows = np.atleast_2d(average)  # encoders write the mean once for each code
+        if np.array_equal(rows, np.broadcast_to(rows[:1], rows.shape), equal_nan=True):
             arrays["latent_avg"] = rows[0]
         else:
             notes.append(f"{origin}: latent_avg differs from code to code, and is no mean w")
