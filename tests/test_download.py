@@ -29,7 +29,7 @@ DATA = Path(__file__).parent / "data"
 FREE = Licence("MIT", commercial=True)
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
-GENERATOR, FOLDER = "stylegan2_nvlabs_cfgf.pkl", "clip-tiny"
+GENERATOR, FOLDER = "stylegan2_nvlabs_auto2.pkl", "clip-tiny"
 CLIP_FILES = ("model.safetensors", "config.json", "tokenizer.json")
 
 
@@ -131,6 +131,17 @@ def test_why_a_source_fails_is_one_line(server, tmp_path, capsys, source, reason
     with pytest.raises(store.Unavailable):
         store.Store(tmp_path).get(File("x.bin", FREE, (source,)))
     assert re.fullmatch(rf"  {re.escape(source)}: .*{reason}.*\n", capsys.readouterr().err)
+
+
+def test_the_checksum_that_hugging_face_tells_is_checked(server, file, tmp_path, monkeypatch, capsys):
+    told = {"x.bin": "0" * 64}
+    monkeypatch.setattr(sources, "_resolve_hugging_face", lambda source: (file.sources[0], told[source.rpartition("/")[2]]))
+    unknown = File("x.bin", FREE, ("huggingface:a/b/x.bin",))
+    with pytest.raises(store.Unavailable):
+        store.Store(tmp_path).get(unknown)
+    assert f"its SHA-256 is {SHA256}, and the source says {'0' * 64}; removed" in capsys.readouterr().err
+    told["x.bin"] = SHA256
+    assert store.Store(tmp_path).get(unknown).read_bytes() == CONTENT
 
 
 def test_an_unknown_checksum_is_recorded_at_first_use_and_checked_from_then_on(server, file, tmp_path, capsys):
@@ -324,8 +335,8 @@ def test_one_command_makes_a_domain_that_trains_and_edits(server, listed, tmp_pa
     assert done.returncode == 0, done.stderr
     assert f"{server.url}/gone.pkl: HTTP 404" in done.stderr
     assert sum(sent.count for sent in server.sent) == sum(map(len, server.files.values()))  # each once
-    following = f"python -m coral_jax.train --config=configs/surprised.py:domain=sketches --config.weights_dir={folder} --workdir="
-    assert f"next: {following}runs/sketches" in done.stdout
+    train = f"python -m coral_jax.train --config=configs/surprised.py:domain=sketches --config.weights_dir={folder}"
+    assert f"next: {train} --workdir=runs/sketches\n" in done.stdout
     domain = load_domain("sketches", folder)
     assert domain.identity is None and domain.default_segmenter == "mixture" and domain.subject == "face"
     origin = json.loads((folder / "sketches" / "domain.json").read_text())["sources"]["generator.safetensors"]
@@ -335,8 +346,8 @@ def test_one_command_makes_a_domain_that_trains_and_edits(server, listed, tmp_pa
 
     again = typed(server, *given)
     assert again.returncode == 0 and "is there already" in again.stdout
-    train = [*following.split()[3:-1], f"--workdir={tmp_path / 'run'}", "--config.steps=2", "--config.sheet_seeds=0"]
-    done = typed(server, *train, module="coral_jax.train")
+    more = ("--config.method=segment_global", "--config.steps=2", "--config.sheet_seeds=0", f"--workdir={tmp_path / 'run'}")
+    done = typed(server, *train.split()[3:], *more, module="coral_jax.train")
     assert done.returncode == 0, done.stderr
     edit = (f"--edit={tmp_path / 'run'}", "--seeds=0", f"--weights_dir={folder}")
     done = typed(server, *edit, module="coral_jax.edit")
@@ -360,7 +371,8 @@ def make(listed, name, weights_dir, given=None, accept=lambda _: None, **options
 @pytest.fixture
 def offline(listed):
     """The manifest where nothing can be reached: a port that nobody listens at, and no Hugging Face."""
-    listed.write_text(re.sub(r"http://127.0.0.1:\d+", "http://127.0.0.1:9", listed.read_text()).replace("huggingface:", "gdrive:"))
+    text = re.sub(r"http://127.0.0.1:\d+", "http://127.0.0.1:9", listed.read_text())
+    listed.write_text(text.replace("huggingface:", "gdrive:"))
     return listed
 
 
@@ -394,7 +406,7 @@ def test_a_dry_run_writes_and_fetches_nothing(server, listed, published, tmp_pat
 
 def test_what_needs_torch_is_said_before_anything_is_fetched(server, listed, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(making, "find_spec", lambda _: None)
-    with pytest.raises(ValueError, match=r'to read lost.pt; type pip install -e ".\[convert\]", after pip install torch --index'):
+    with pytest.raises(ValueError, match=r'to read lost.pt; type pip install -e ".\[convert\]", after pip install torch'):
         make(listed, "torch", tmp_path / "weights")
     assert not server.sent and not (tmp_path / "weights").exists()
     make(listed, "sketches", tmp_path / "weights", dry_run=True)  # torch serves only its second choice

@@ -31,7 +31,9 @@ class File:
     torch: bool = False
 
     def __str__(self) -> str:
-        size = f"{self.size / 1e6:.{1 if self.size > 1e5 else 3}f} MB" if self.size else "size not known"
+        size = "size not known"
+        if self.size is not None:
+            size = f"{self.size / 1e6:.1f} MB" if self.size >= 1e6 else f"{self.size / 1e3:.1f} kB"
         return f"{self.name} ({size}{', needs torch' if self.torch else ''}; {self.licence.text})"
 
 

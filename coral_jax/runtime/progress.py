@@ -48,10 +48,11 @@ class Progress:
 
 
 class ByteProgress(Progress):
-    """The same line for bytes: steps are bytes, shown in megabytes."""
+    """The same line for bytes: steps are bytes."""
 
     def _done(self, step: int, rate: float) -> str:
-        return f"{step / 1e6:.1f}/{self._total / 1e6:.1f} MB  {rate / 1e6:.1f} MB/s"
+        unit, name = (1e6, "MB") if self._total >= 1e6 else (1e3, "kB")
+        return f"{step / unit:.1f}/{self._total / unit:.1f} {name}  {rate / 1e6:.1f} MB/s"
 
 
 def clock(seconds: float) -> str:
