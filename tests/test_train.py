@@ -24,7 +24,10 @@ from coral_jax.training.checkpoints import Checkpoints
 from coral_jax.training.logs import read_metrics
 from coral_jax.training.loop import check_finite, train
 
-pytestmark = pytest.mark.usefixtures("quick")
+pytestmark = [
+    pytest.mark.usefixtures("quick"),
+    pytest.mark.filterwarnings("default::pytest.PytestUnraisableExceptionWarning"),  # see test_checkpoints
+]
 
 
 def final_weights(folder):
