@@ -93,7 +93,7 @@ def test_the_mixture_tells_the_parts_of_a_face_apart():
     assert segmenter.config.layers == ((5, 6), (7, 4)) and segmenter.config.resolution == 32
     assert (segmenter.config.segments, segmenter.config.components) == (5, 10)
     w_plus = generator.broadcast(generator.mapping(np.random.default_rng(0).standard_normal((2, 6)).astype(np.float32)))
-    segments = np.asarray(jax.jit(lambda g, s, w: s.segment(original_synthesis(g, w)[1]))(generator, segmenter, w_plus))
+    segments = np.asarray(jax.jit(lambda g, s, w: s.segment(original_synthesis(g, w).features))(generator, segmenter, w_plus))
     assert segments.shape == (2, 32, 32, 5)
     np.testing.assert_allclose(segments.sum(axis=-1), 1, atol=1e-5)
     assert (np.bincount(segments.argmax(axis=-1).ravel(), minlength=5) > 0).sum() >= 4
@@ -166,8 +166,8 @@ def test_every_template_has_settings_that_a_run_takes(template):
     for method in METHODS:
         chosen = resolve(make("red car", f"method={method}"), TEMPLATES[template].settings)
         own = AUTHORS.get(method, {})
-        assert (chosen.tau, chosen.steps) == (own.get("tau", 0.85), own.get("steps", 20_000))
-        assert chosen.step.truncation == 0.7
+        assert (chosen.tau, chosen.settings.steps) == (own.get("tau", 0.85), own.get("steps", 20_000))
+        assert chosen.settings.truncation == 0.7
 
 
 def test_networks_are_loaded_by_what_they_are(files):
