@@ -124,7 +124,7 @@ def load_domain(name: str, weights_dir: str | os.PathLike | None = None) -> Doma
     if name not in known:
         raise ValueError(
             f"unknown domain {name!r}; known: {', '.join(known) or 'none'}; others are made by "
-            f"`python -m converters.domain` and looked for in {weights_folder(weights_dir)} "
+            f"`python -m coral_jax.download` or `python -m converters.domain` and looked for in {weights_folder(weights_dir)} "
             f"(--config.weights_dir=DIR or {WEIGHTS_VARIABLE} gives another folder)"
         )
     folder = known[name]
