@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from clip_made import RESNET, relative_error
+from tiny import quick_compilation  # noqa: F401
 
 from converters import clip as converter
 from coral_jax import metrics, weights
 from coral_jax.models import load_clip
-from coral_jax.models.clip import CLIP, CLIPConfig
+from coral_jax.models.clip import CLIPConfig
 from coral_jax.models.precision import cast
 
 DATA = Path(__file__).parent / "data"
@@ -32,55 +33,52 @@ def images(batch=2, size=64):
     return np.random.default_rng(0).uniform(-1, 1, (batch, size, size, 3)).astype(np.float32)
 
 
-def test_images_become_pixels_then_features(resnet):
+@jax.jit
+def seen(clip, given):
+    """Features of images, the patches of every stage, and what the attention pool makes of the last."""
+    patches = clip.patches(given)
+    return clip.encode_image(given), patches, clip.vision.pool(patches[-1].reshape(len(given), 2, 2, -1))
+
+
+def test_features_are_of_the_last_stages_positions(resnet):
     assert resnet.config == RESNET
-    given = images(size=96)
-    pixels = resnet.preprocess(given)
-    assert pixels.shape == (2, 64, 64, 3)
-    encoded = jax.jit(CLIP.encode_image)(resnet, given)
+    encoded, patches, pooled = seen(resnet, images())
     assert encoded.shape == (2, RESNET.embed_dim) and encoded.dtype == jnp.float32
-    np.testing.assert_allclose(encoded, jax.jit(CLIP.encode_pixels)(resnet, pixels), rtol=1e-4, atol=1e-4)
+    assert [x.shape for x in patches] == [(2, 256, 16), (2, 64, 32), (2, 16, 64), (2, 4, 128)]
+    np.testing.assert_allclose(pooled, encoded, rtol=1e-4, atol=1e-4)
+    assert relative_error(encoded[0], encoded[1]) > 1e-3
+    assert resnet.preprocess(images(size=96)).shape == (2, 64, 64, 3)
     with pytest.raises(ValueError, match="use encode_image"):
-        resnet.encode_pixels(given)
-
-
-def test_patches_are_the_positions_of_every_stage(resnet):
-    found = jax.jit(CLIP.patches)(resnet, images())
-    assert [patches.shape for patches in found] == [(2, 256, 16), (2, 64, 32), (2, 16, 64), (2, 4, 128)]
-    # The last stage is what the attention pool sees.
-    grid = found[-1].reshape(2, 2, 2, 128)
-    expected = jax.jit(CLIP.encode_image)(resnet, images())
-    np.testing.assert_allclose(jax.jit(lambda clip, x: clip.vision.pool(x))(resnet, grid), expected, rtol=1e-3, atol=1e-3)
+        resnet.encode_pixels(images(size=96))
 
 
 def test_perceptual_distance_compares_the_stages(resnet):
-    a, b = images(2)[:1], images(2)[1:]
-    np.testing.assert_allclose(metrics.perceptual_distance(resnet, a, a), [0], atol=1e-9)
+    given = images()
     distances = []
-    for x, y in zip(jax.jit(CLIP.patches)(resnet, a), jax.jit(CLIP.patches)(resnet, b), strict=True):
-        x, y = (np.asarray(z) / np.linalg.norm(z, axis=-1, keepdims=True).clip(1e-6) for z in (x, y))
+    for patches in seen(resnet, given)[1]:
+        x, y = np.asarray(patches) / np.linalg.norm(patches, axis=-1, keepdims=True).clip(1e-6)
         distances.append(((x - y) ** 2).sum(axis=-1).mean())
-    np.testing.assert_allclose(metrics.perceptual_distance(resnet, a, b), [np.mean(distances)], rtol=1e-3)
+    found = metrics.perceptual_distance(resnet, given, given[::-1])
+    np.testing.assert_allclose(found, 2 * [np.mean(distances)], rtol=1e-3)
+    np.testing.assert_allclose(metrics.perceptual_distance(resnet, given, given), [0, 0], atol=1e-9)
     assert distances[0] > 1e-3
 
 
 def test_it_computes_in_bfloat16_with_its_statistics_in_float32(resnet):
     half = cast(resnet, "bfloat16")
     assert half.vision.stem[0].conv.kernel.dtype == jnp.bfloat16 and half.vision.stem[0].norm.var.dtype == jnp.float32
-    patches = jax.eval_shape(CLIP.patches, half, images())
-    assert {x.dtype for x in patches} == {jnp.dtype(jnp.bfloat16)}
-    encoded = jax.jit(CLIP.encode_image)(half, images())
-    assert encoded.dtype == jnp.float32
-    assert 1e-4 < relative_error(encoded, np.asarray(jax.jit(CLIP.encode_image)(resnet, images()))) < 0.1
+    encoded, patches, _ = seen(half, images())
+    assert {x.dtype for x in patches} == {jnp.dtype(jnp.bfloat16)} and encoded.dtype == jnp.float32
+    assert 1e-4 < relative_error(encoded, np.asarray(seen(resnet, images())[0])) < 0.1
 
 
-@pytest.mark.parametrize(("tensor", "layers", "sizes"), [
+@pytest.mark.parametrize(("name", "layers", "sizes"), [
     ("RN50", (3, 4, 6, 3), (224, 64, 32, 512, 1024)),
     ("RN101", (3, 4, 23, 3), (224, 64, 32, 512, 512)),
     ("RN50x4", (4, 6, 10, 6), (288, 80, 40, 640, 640)),
     ("RN50x16", (6, 8, 18, 8), (384, 96, 48, 768, 768)),
 ])  # fmt: skip
-def test_published_sizes_are_read_from_the_shapes(tensor, layers, sizes):
+def test_published_sizes_are_read_from_the_shapes(name, layers, sizes):
     size, width, heads, text, embed_dim = sizes
     shapes = {
         "visual.attnpool.positional_embedding": (1 + (size // 32) ** 2, 32 * width), "positional_embedding": (77, text),

@@ -291,6 +291,8 @@ def test_pictures_are_preprocessed_as_openai_does():
     expected = (stored / 255 - PIXEL_MEAN) / PIXEL_STD
     assert pixels.shape == (224, 224, 3) and pixels.dtype == np.float32
     np.testing.assert_allclose(pixels, expected, atol=1e-6)
+    half = preprocess(PIL.Image.open(DATA / "franz-kafka.jpg"), CLIPConfig(pixel_mean=3 * (0.5,), pixel_std=3 * (0.25,)))
+    np.testing.assert_allclose(half, (stored / 255 - 0.5) / 0.25, atol=1e-6)
 
 
 @pytest.mark.parametrize("size", [(40, 90), (90, 40), (64, 64), (10, 10)])

@@ -160,10 +160,13 @@ def test_a_large_vit_of_laions_must_say_its_pixel_statistics():
         converter.config_of(source, "gelu")
 
 
-def test_statistics_rounded_by_their_file_are_openais(tmp_path, tensors):
-    rounded = PROCESSOR | {"image_mean": [0.4815, 0.4578, 0.4082], "image_std": [0.2686, 0.2613, 0.2758]}
-    write_folder(tmp_path, hugging_face_weights(tensors), config=hugging_face_config(), preprocessor_config=rounded)
-    assert config_of(tmp_path)[0] == SIZES
+@pytest.mark.parametrize("said", [
+    PROCESSOR | {"image_mean": [0.4815, 0.4578, 0.4082], "image_std": [0.2686, 0.2613, 0.2758]},  # rounded by their file
+    {"feature_extractor_type": "CLIPFeatureExtractor", "size": 32, "crop_size": 32, "resample": 3},  # of an old release
+], ids=["rounded", "old"])  # fmt: skip
+def test_openais_statistics_are_known_as_such(tmp_path, tensors, said):
+    write_folder(tmp_path, hugging_face_weights(tensors), config=hugging_face_config(), preprocessor_config=said)
+    assert config_of(tmp_path) == (SIZES, [])
 
 
 # --- what is refused, and what is noted --------------------------------------------------------------------------------------
@@ -272,7 +275,8 @@ def test_files_that_contradict_each_other_are_refused(tmp_path, tensors):
     ("[]", "open_clip_config.json holds no JSON object, but a list"),
     ('{"model_cfg": {"embed_dim": 24}}', "has no vision_cfg, or one that is not a JSON object"),
     ('{"model_cfg": {"vision_cfg": {}, "text_cfg": null}}', "has no text_cfg, or one that is not a JSON object"),
-    ('{"model_cfg": {"vision_cfg": {"width": "wide"}, "text_cfg": {}}}', "vision_cfg has width 'wide'"),
+    ('{"model_cfg": {"vision_cfg": {"width": "wide"}, "text_cfg": {}}}', "vision_cfg: width is 'wide', and must be a whole"),
+    ('{"model_cfg": {"vision_cfg": {}, "text_cfg": {"heads": "8"}}}', "text_cfg: heads is '8', and must be a whole"),
 ])  # fmt: skip
 def test_damaged_configs_are_one_line(tmp_path, tensors, content, named):
     write_folder(tmp_path, tensors, open_clip_config=content)
