@@ -196,7 +196,7 @@ def _content_rows(rows: object, generator: Generator, folder: Path) -> tuple[int
 
     The middle: masks, which are square, are laid over pictures without being told of bars.
     """
-    size = generator.layers[-1].resolution
+    size = generator.size
     whole = isinstance(rows, list) and len(rows) == 2 and all(type(row) is int for row in rows)
     if not whole or not 0 <= rows[0] < rows[1] or sum(rows) != size:
         raise ValueError(

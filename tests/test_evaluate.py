@@ -70,8 +70,8 @@ def test_the_other_tables_say_the_same(evaluated):
 
 
 def test_sheets_have_a_row_a_face_and_a_column_a_method(evaluated):
-    sheet = Image.open(evaluated.out / "sheets" / "blue_eyes.png")
-    assert sheet.size[1] > 5 * 2 * 128  # five faces, and their masks
+    with Image.open(evaluated.out / "sheets" / "blue_eyes.png") as sheet:
+        assert sheet.size[1] > 5 * 2 * 128  # five faces, and their masks
     assert {path.stem for path in (evaluated.out / "sheets").iterdir()} == {"surprised", "blue_eyes"}
 
 
