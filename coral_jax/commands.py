@@ -11,8 +11,9 @@ import jax
 from absl import app, flags, logging
 
 from coral_jax.config import base
-from coral_jax.runtime.errors import NonFiniteError, nearest
-from coral_jax.runtime.files import user_cache
+from coral_jax.runtime.errors import line_of, nearest
+from coral_jax.runtime.files import expand, user_cache
+from coral_jax.runtime.numerics import pinned
 
 
 def run(main: Callable[..., None], words: int = 0) -> None:
@@ -26,15 +27,20 @@ def run(main: Callable[..., None], words: int = 0) -> None:
             _fail(f"unexpected argument {argv[1 + words]!r}; flags are written --name=value, see --help")
         if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.WARNING)  # the libraries below tell their whole life at INFO
-        keep_compiled_programs()
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal without umlauts must not end an evaluation
         try:
-            main(*argv[1:])
-        except (ValueError, OSError, NonFiniteError) as error:
-            logging.vlog(1, "traceback", exc_info=True)  # shown by --verbosity=1
-            _fail(str(error))
+            keep_compiled_programs()
+            with pinned():
+                main(*argv[1:])
         except KeyboardInterrupt:
             print("\nstopped; type the same command to go on", file=sys.stderr)
             sys.exit(130)
+        except Exception as error:
+            line = line_of(error)
+            if line is None:
+                raise
+            logging.vlog(1, "traceback", exc_info=True)  # shown by --verbosity=1
+            _fail(line)
 
     app.run(parsed_main, flags_parser=_parse)
 
@@ -61,7 +67,7 @@ def config_name(path_and_arg: str) -> str:
 
 def _parse(argv: list[str]) -> list[str]:
     try:
-        return flags.FLAGS(argv)
+        return flags.FLAGS([_at_home(argument) for argument in argv])
     except flags.UnrecognizedFlagError as error:
         if error.flagname.startswith("config."):
             _fail(f"--{error.flagname} without a config file; add --config=configs/surprised.py")
@@ -70,11 +76,17 @@ def _parse(argv: list[str]) -> list[str]:
         name = str(error).strip("\"'\\ ").split("\n")[0].split("\\n")[0].strip("\"'\\ ")
         fields = list(base())
         _fail(f"the config has no field {name!r}{nearest(name, fields)} (fields: {', '.join(fields)})")
-    except (flags.Error, TypeError, ValueError) as error:
+    except (flags.Error, TypeError, ValueError, OSError) as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         # An error inside a config file arrives as its whole traceback; its last line says what is wrong.
         line = lines[-1] if "Traceback" in str(error) else lines[0]
         _fail(re.sub(r"^\w*Error: ", "", line))
+
+
+def _at_home(argument: str) -> str:
+    """--flag=~/path as a shell would write it, had there been a space before the path."""
+    flag, path = re.fullmatch(r"(--?[\w.]+=)?(.*)", argument, re.DOTALL).groups(default="")
+    return flag + str(expand(path)) if re.match(r"~([\w.-]*/|$)", path) else argument
 
 
 def _fail(message: str) -> None:

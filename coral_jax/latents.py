@@ -11,22 +11,30 @@ import numpy as np
 
 from coral_jax import weights
 from coral_jax.models.generator import Generator
+from coral_jax.runtime.numerics import SEEDS, key_of, pinned
+
+MOST_SEEDS = 1_000_000  # a range typed wrong must not fill the memory
 
 # Names of latents, in small letters -> what they are; of several in one file, the first.
 NAMES = {"w_plus": "w_plus", "wplus": "w_plus", "w+": "w_plus", "wp": "w_plus", "ws": "w_plus", "w": "w", "z": "z"}
 
 def parse_seeds(text: str) -> list[int]:
-    """Seeds in a text: "0-3,9" gives [0, 1, 2, 3, 9]; ValueError for anything else."""
+    """Seeds in a text: "0-3,9" gives [0, 1, 2, 3, 9]; ValueError for anything else, and for more than a million."""
     seeds = []
     for part in text.replace(" ", "").split(","):
         match = re.fullmatch(r"(\d+)(?:-(\d+))?", part)
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
-        if not first <= last < 2**32:
-            raise ValueError(f"seeds {text!r} cannot be read; type a range or a list, such as 0-15 or 3,5,9")
+        if not first <= last < SEEDS:
+            raise ValueError(
+                f"seeds {text!r} cannot be read; type a range or a list, such as 0-15 or 3,5,9, of numbers below {SEEDS}"
+            )
+        if last - first + len(seeds) >= MOST_SEEDS:
+            raise ValueError(f"seeds {text!r} are more than {MOST_SEEDS} faces; give fewer, a part at a time")
         seeds += range(first, last + 1)
     return seeds
 
 
+@pinned()
 def w_plus_of_seeds(generator: Generator, seeds: list[int], truncation: float) -> np.ndarray:
     """Codes [N, n_latent, w_dim] of seeds: z ~ N(0, I) from each seed's own key, truncated."""
     return np.concatenate([np.asarray(_w_plus(generator, jnp.uint32(seed), truncation)) for seed in seeds])
@@ -35,7 +43,7 @@ def w_plus_of_seeds(generator: Generator, seeds: list[int], truncation: float) -
 @jax.jit
 def _w_plus(generator: Generator, seed: jax.Array, truncation: float) -> jax.Array:
     # One face at a time: the mapping network is small, and a face is the same whatever others are drawn with it.
-    z = jax.random.normal(jax.random.key(seed), (1, generator.z_dim))
+    z = jax.random.normal(key_of(seed), (1, generator.z_dim))
     return truncated_w_plus(generator, z, truncation)
 
 

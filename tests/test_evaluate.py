@@ -234,7 +234,7 @@ def test_no_edit_changes_nothing(domain, weights_dir, trained, tmp_path):
         (["segment_global:lambda_ara=1"], ["happy"], "lambda_ara=1' after the config file's name"),
         (["segment_global"], [""], "prompt"),
         (["segment_global:segmenter=hair"], ["happy"], "no segmenter 'hair'"),
-        (["segment_global"], ["blue eyes", "blue, eyes"], "differ only in signs"),
+        (["segment_global"], ["blue eyes", "blue, eyes"], "would share the folder .*blue_eyes; leave one out"),
     ],
 )
 def test_mistakes_are_found_before_anything_is_trained(domain, tmp_path, methods, prompts, message):

@@ -109,7 +109,7 @@ def place(tree: Tree, mesh: Mesh, specs: object) -> Tree:
 
 def place_key(key: jax.Array, mesh: Mesh) -> jax.Array:
     """Put a random key onto the mesh."""
-    return jax.random.wrap_key_data(place(jax.random.key_data(key), mesh, P()))
+    return jax.random.wrap_key_data(place(jax.random.key_data(key), mesh, P()), impl=jax.random.key_impl(key))
 
 
 def fetch(tree: Tree) -> Tree:
