@@ -203,17 +203,15 @@ def test_the_packages_manifest_holds_together():
     entries = manifest.load()
     assert list(entries) == ["ffhq", "ffhq-512", "ffhq-256", "cars", "cats", "metfaces"]
     listed = "\n".join(manifest.listing(entries))
-    for name, entry in entries.items():
+    for entry in entries.values():
         template = TEMPLATES[entry.template]
         assert (entry.subject, "identity" in entry.networks) == (template.subject, template.faces)
-        for kind in ("generator", "clip"):
-            assert any(not file.torch for files in entry.networks[kind] for file in files), f"{name} needs torch for its {kind}"
         for file in (file for groups in entry.networks.values() for files in groups for file in files):
             assert file.sha256 is None or re.fullmatch("[0-9a-f]{64}", file.sha256)
             assert all(sources.link(source).startswith("https://") for source in file.sources) and file.sources
             assert f"\n{file.name} (" in listed and all(source in listed for source in file.sources)
             assert file.licence.text in listed
-    assert "ViT-B-32.pt (354.0 MB; MIT" in listed and "model_ir_se50.pth (175.4 MB, needs torch; " in listed
+    assert "ViT-B-32.pt (354.0 MB; MIT" in listed and "model_ir_se50.pth (175.4 MB; " in listed
 
 
 @pytest.mark.parametrize(
@@ -252,10 +250,12 @@ def hugging_face_clip(folder):
     vocab = clip_vocab([("e", "y")])
     sizes = {"vision": (16, 64), "text": (8, 32)}  # width, hidden
     Tokenizer.from_vocab_merges(vocab, [("e", "y")], folder / "tokenizer.json", 16)
-    tower = {"hidden_act": "quick_gelu", "num_attention_heads": 1}
-    (folder / "config.json").write_text(
-        json.dumps({"model_type": "clip", "vision_config": tower, "text_config": tower})
-    )
+    tower = {"hidden_act": "quick_gelu", "num_attention_heads": 1, "num_hidden_layers": 1, "projection_dim": 8}
+    vision = tower | {"hidden_size": 16, "intermediate_size": 64, "image_size": 16, "patch_size": 8}
+    text = tower | {"hidden_size": 8, "intermediate_size": 32, "max_position_embeddings": 16, "vocab_size": len(vocab)}
+    text |= {"bos_token_id": len(vocab) - 2, "eos_token_id": len(vocab) - 1}
+    config = {"model_type": "clip", "projection_dim": 8, "vision_config": vision, "text_config": text}
+    (folder / "config.json").write_text(json.dumps(config))
     shapes = {
         "logit_scale": (), "visual_projection.weight": (8, 16), "text_projection.weight": (8, 8),
         "vision_model.embeddings.class_embedding": (16,), "vision_model.embeddings.patch_embedding.weight": (16, 3, 8, 8),
@@ -302,11 +302,11 @@ def listed(server, published, tmp_path):
         digest = weights.fingerprint(published / FOLDER / name)
         lines.append(f'[files."{FOLDER}/{name}"]\nlicence = "mit"\nsha256 = "{digest}"\n'
                      f'sources = ["huggingface:openai/tiny/{name}"]')  # fmt: skip
-    lines.append('[files."lost.pt"]\nlicence = "mit"\ntorch = true\nsources = ["gdrive:123"]')
+    lines.append('[files."lost.pt"]\nlicence = "mit"\nsources = ["gdrive:123"]')
     clip = json.dumps([[f"{FOLDER}/{name}" for name in CLIP_FILES]])
     lines.append(f'[networks]\ntiny = [["{GENERATOR}"], ["lost.pt"]]\nclip = {clip}\nlost = [["lost.pt"]]')
     for entry, networks in {
-        "sketches": 'generator = "tiny", clip = "clip"', "torch": 'generator = "tiny", clip = "clip", identity = "lost"',
+        "sketches": 'generator = "tiny", clip = "clip"', "lost": 'generator = "tiny", clip = "clip", identity = "lost"',
     }.items():  # fmt: skip
         lines.append(f'[entries.{entry}]\nabout = "drawings"\ntemplate = "sketch"\nsubject = "face"\n'
                      f"networks = {{ {networks} }}")  # fmt: skip
@@ -402,18 +402,6 @@ def test_a_dry_run_writes_and_fetches_nothing(server, listed, published, tmp_pat
     assert f"generator: {GENERATOR} (size not known; for research only: https://example.org)\n" in said
     assert f"from {server.url}/gone.pkl\n" in said and f"making the domain in {tmp_path / 'weights' / 'sketches'}" in said
     assert not server.sent and not (tmp_path / "weights").exists()
-
-
-def test_what_needs_torch_is_said_before_anything_is_fetched(server, listed, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(making, "find_spec", lambda _: None)
-    with pytest.raises(ValueError, match=r'to read lost.pt; type pip install -e ".\[convert\]", after pip install torch'):
-        make(listed, "torch", tmp_path / "weights")
-    assert not server.sent and not (tmp_path / "weights").exists()
-    make(listed, "sketches", tmp_path / "weights", dry_run=True)  # torch serves only its second choice
-    assert "if that fails" not in capsys.readouterr().out.partition("sketches:")[2]
-    monkeypatch.setattr(making, "find_spec", lambda _: "torch")
-    make(listed, "sketches", tmp_path / "weights", dry_run=True)
-    assert "generator, if that fails: lost.pt\n" in capsys.readouterr().out
 
 
 def test_weights_whose_licence_is_not_accepted_are_never_fetched(server, listed, published, tmp_path, capsys):

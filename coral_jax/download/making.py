@@ -6,7 +6,6 @@ import shlex
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
@@ -17,10 +16,6 @@ from coral_jax.download.sources import link
 from coral_jax.download.store import Store, Unavailable
 
 CONVERTERS = {"generator": "stylegan2", "clip": "clip", "identity": "identity"}  # modules of converters/
-TORCH = (
-    'pip install -e ".[convert]", after pip install torch --index-url https://download.pytorch.org/whl/cpu if you want the '
-    "build without CUDA, a tenth of the size"
-)
 
 
 class Converted(NamedTuple):
@@ -53,7 +48,6 @@ def make(
     store = Store(folder.parent, given)
     usable = {kind: _usable(alternatives, store) for kind, alternatives in entry.networks.items()}
     print("\n".join(_plan(entry, usable, store, folder)), flush=True)
-    _check_torch(entry, usable)
     converters = _converters()
     if dry_run:
         return
@@ -87,25 +81,8 @@ def _plan(entry: Entry, usable: dict[str, Alternatives], store: Store, folder: P
 
 
 def _usable(alternatives: Alternatives, store: Store) -> Alternatives:
-    """The sets of files in the order in which to try them: those at hand first, then those that can be read here.
-
-    All of them, where none can.
-    """
-    at_hand = [files for files in alternatives if all(map(store.at_hand, files))]
-    others = [files for files in alternatives if files not in at_hand and _readable(files)]
-    return tuple(at_hand + others) or alternatives
-
-
-def _readable(files: tuple[File, ...]) -> bool:
-    return find_spec("torch") is not None or not any(file.torch for file in files)
-
-
-def _check_torch(entry: Entry, usable: dict[str, Alternatives]) -> None:
-    """ValueError where what is to be used first needs torch, and it is not installed."""
-    for files in (groups[0] for groups in usable.values()):
-        if not _readable(files):
-            names = ", ".join(file.name for file in files if file.torch)
-            raise ValueError(f"{entry.name} needs torch, to read {names}; type {TORCH}; then type the same command")
+    """The sets of files in the order in which to try them: those at hand first."""
+    return tuple(sorted(alternatives, key=lambda files: not all(map(store.at_hand, files))))
 
 
 def _converters() -> dict[str, ModuleType]:

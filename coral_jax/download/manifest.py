@@ -21,20 +21,19 @@ class Licence:
 
 @dataclass(frozen=True)
 class File:
-    """A published file. size: in bytes. torch: whether reading it needs torch. sources: as the manifest writes them."""
+    """A published file. size: in bytes. sources: as the manifest writes them."""
 
     name: str
     licence: Licence
     sources: tuple[str, ...]
     size: int | None = None
     sha256: str | None = None
-    torch: bool = False
 
     def __str__(self) -> str:
         size = "size not known"
         if self.size is not None:
             size = f"{self.size / 1e6:.1f} MB" if self.size >= 1e6 else f"{self.size / 1e3:.1f} kB"
-        return f"{self.name} ({size}{', needs torch' if self.torch else ''}; {self.licence.text})"
+        return f"{self.name} ({size}; {self.licence.text})"
 
 
 Alternatives = tuple[tuple[File, ...], ...]  # sets of files, any of which gives the network
