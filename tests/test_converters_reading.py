@@ -197,7 +197,7 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12
         (b"\xef\xbb\xbf\r\n <HTML><head>", "is a web page in place of the file"),
         (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "is a web page in place of the file"),
         (POINTER, "is a pointer of Git LFS in place of the file; .*git lfs pull"),
-        (gzip.compress(b"x" * 100), "is packed .gzip.; unpack it first"),
+        (gzip.compress(b"x" * 100, mtime=0), "is packed .gzip.; unpack it first"),
         (bz2.compress(b"x"), "is packed .bzip2.; unpack it first"),
         (lzma.compress(b"x"), "is packed .xz.; unpack it first"),
         (b"7z\xbc\xaf\x27\x1c", "is packed .7-Zip.; unpack it first"),
