@@ -11,7 +11,7 @@ import jax
 from absl import app, flags, logging
 
 from coral_jax.config import base
-from coral_jax.runtime.errors import line_of, nearest
+from coral_jax.runtime.errors import is_full, line_of, nearest
 from coral_jax.runtime.files import expand, user_cache
 from coral_jax.runtime.numerics import pinned
 
@@ -40,6 +40,9 @@ def run(main: Callable[..., None], words: int = 0) -> None:
             if line is None:
                 raise
             logging.vlog(1, "traceback", exc_info=True)  # shown by --verbosity=1
+            if is_full(error):  # at exit, libraries would write what is left, and fail with tracebacks
+                _say(line)
+                os._exit(1)
             _fail(line)
 
     app.run(parsed_main, flags_parser=_parse)
@@ -90,5 +93,9 @@ def _at_home(argument: str) -> str:
 
 
 def _fail(message: str) -> None:
-    print("error: " + " ".join(message.split()), file=sys.stderr)
+    _say(message)
     sys.exit(1)
+
+
+def _say(message: str) -> None:
+    print("error: " + " ".join(message.split()), file=sys.stderr, flush=True)

@@ -2,6 +2,7 @@
 
 import difflib
 import errno
+import os
 from collections.abc import Iterable
 
 import jax
@@ -30,10 +31,10 @@ _OF_PATHS = {
 def line_of(error: Exception) -> str | None:
     """What the user should read of an error, in one line; None for a bug, whose traceback is needed."""
     text = str(error)
-    if getattr(error, "errno", None) == errno.ENOSPC or "No space left on device" in text:  # libraries have their own kinds
+    if is_full(error):
         where = getattr(error, "filename", None)
         place = f"the disk of {where}" if where else "a disk"
-        return f"{place} is full; free some space, and type the same command to go on"
+        return f"{place} is full, or this user's share of it; free some space, and type the same command to go on"
     if isinstance(error, MemoryError) or (isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in text):
         return f"out of memory ({text or 'of this computer'}); {_LESS_MEMORY}"
     if isinstance(error, OSError) and error.filename is not None and error.errno in _OF_PATHS:
@@ -43,6 +44,11 @@ def line_of(error: Exception) -> str | None:
     if isinstance(error, RuntimeError | AssertionError):  # which of them jax raises depends on the plugin that is missing
         return no_device()
     return None
+
+
+def is_full(error: Exception) -> bool:
+    """Whether something could not be written for want of space; libraries have errors of their own kinds for it."""
+    return any(os.strerror(number) in str(error) for number in (errno.ENOSPC, errno.EDQUOT))
 
 
 def no_device() -> str | None:

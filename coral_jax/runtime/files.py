@@ -44,7 +44,7 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         yield partial
         os.replace(partial, path)
     except OSError as error:
-        if error.errno == errno.ENOSPC and error.filename is None:  # `write` does not say where
+        if error.errno in (errno.ENOSPC, errno.EDQUOT) and error.filename is None:  # `write` does not say where
             error.filename = str(path)
         raise
     finally:
