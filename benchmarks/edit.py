@@ -51,7 +51,7 @@ def main() -> None:
     rate = measure.convolution_rate(_DTYPE.value)
     seconds = found.pop("seconds")
     result = {
-        "domain": _DOMAIN.value, "size": generator.layers[-1].resolution, "batch": _BATCH.value, "method": _METHOD.value,
+        "domain": _DOMAIN.value, "size": generator.size, "batch": _BATCH.value, "method": _METHOD.value,
         "dtype": _DTYPE.value, "device": jax.devices()[0].device_kind, "seconds_per_image": seconds / _BATCH.value,
         "images_per_second": _BATCH.value / seconds, **found, "convolution_flops_per_second": rate,
         "rate_share": found["flops"] / seconds / rate,

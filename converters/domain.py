@@ -11,9 +11,10 @@ import itertools
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 import jax
 import jax.numpy as jnp
@@ -50,12 +51,14 @@ def make_domain(
     subject: str | None = None,
     segmenter_fit: bool = False,
     weights_dir: str | None = None,
+    origins: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
     """Write a domain's folder, whole or not at all; the line says what was made.
 
     generator, clip, identity: files of this program; `clip` has its tokenizer.json beside it, or is a folder with both.
     template: of TEMPLATES. subject: what the generator draws, such as "car"; the template's, if not given.
     segmenter_fit: fit the mixture of 5 segments that segment_* methods need.
+    origins: by the names of the domain's files, where they came from, for domain.json; their paths, if not given.
     ValueError for a name that is taken or is none, and for files that do not belong together.
     """
     folder = _new_folder(name, weights_dir)
@@ -68,7 +71,7 @@ def make_domain(
     clip = clip / "clip.safetensors" if clip.is_dir() else clip
     tokenizer = clip.with_name("tokenizer.json")
     network = _load(load_generator, generator, "stylegan2")
-    network.content_rows = chosen.content_rows(network.layers[-1].resolution)
+    network.content_rows = chosen.content_rows(network.size)
     context = _check_tokenizer(tokenizer, _load(load_clip, clip, "clip").config)
     _check_template(template, chosen, network, identity)
     files = {"generator.safetensors": generator, "clip.safetensors": clip, "tokenizer.json": tokenizer}
@@ -78,7 +81,7 @@ def make_domain(
     with _whole_folder(folder) as partial:
         for file, source in files.items():
             shutil.copyfile(source, partial / file)
-        sources = {file: {"path": str(source)} | _original(source) for file, source in files.items()}
+        sources = {file: {"path": origins.get(file, str(path))} | _original(path) for file, path in files.items()}
         segmenters = {}
         if segmenter_fit:
             weights.save(partial / "mixture.safetensors", fit_segmenter(network, chosen.settings["truncation"]), np.float16)
@@ -86,7 +89,7 @@ def make_domain(
             sources["mixture.safetensors"] = {"path": f"fitted to {FIT_FACES} faces of the generator"}
         bars = {} if network.content_rows is None else {"content_rows": network.content_rows}
         _describe(partial, name, sources, segmenters, context, bars | {"subject": subject, "settings": chosen.settings})
-    parts = [f"{network.layers[-1].resolution} px, {network.n_latent} codes", "identity" if identity else "no identity"]
+    parts = [f"{network.size} px, {network.n_latent} codes", "identity" if identity else "no identity"]
     parts += ["mixture of 5 segments" if segmenters else "no segmenter (segment_* methods need --segmenter_fit)"]
     return f"{folder}: domain {name} ({', '.join(parts)}), settings of the template {template}; use it with :domain={name}"
 
@@ -150,7 +153,7 @@ def fit_segmenter(generator: Generator, truncation: float, faces: int = FIT_FACE
     codes = w_plus_of_seeds(generator, list(range(faces)), truncation)
     drawn = np.arange(resolution**2)
     if generator.content_rows is not None:  # bars are no segment
-        first, end = (row * resolution * resolution // generator.layers[-1].resolution for row in generator.content_rows)
+        first, end = (row * resolution * resolution // generator.size for row in generator.content_rows)
         drawn = drawn[first:end]
     rng, progress, pixels = np.random.default_rng(0), Progress("drawing faces to segment", 0, faces), []
     for index in range(faces):
@@ -214,7 +217,7 @@ def _check_tokenizer(path: Path, config: object) -> int:
 
 
 def _check_template(name: str, template: Template, generator: Generator, identity: Path | None) -> None:
-    size = generator.layers[-1].resolution
+    size = generator.size
     if template.size not in (None, size):
         fitting = [other for other, t in TEMPLATES.items() if t.size in (None, size) and t.faces == template.faces]
         raise ValueError(

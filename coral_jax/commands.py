@@ -15,17 +15,20 @@ from coral_jax.runtime.errors import NonFiniteError, nearest
 from coral_jax.runtime.files import user_cache
 
 
-def run(main: Callable[[], None]) -> None:
-    """Run a command: parse the flags, call main(); user mistakes end it with one line, bugs with their traceback."""
+def run(main: Callable[..., None], words: int = 0) -> None:
+    """Run a command: parse the flags, call main(); user mistakes end it with one line, bugs with their traceback.
+
+    words: how many arguments that are no flags the command takes at most; main gets those that were given.
+    """
 
     def parsed_main(argv: list[str]) -> None:
-        if len(argv) > 1:
-            _fail(f"unexpected argument {argv[1]!r}; flags are written --name=value, see --help")
+        if len(argv) > 1 + words:
+            _fail(f"unexpected argument {argv[1 + words]!r}; flags are written --name=value, see --help")
         if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.WARNING)  # the libraries below tell their whole life at INFO
         keep_compiled_programs()
         try:
-            main()
+            main(*argv[1:])
         except (ValueError, OSError, NonFiniteError) as error:
             logging.vlog(1, "traceback", exc_info=True)  # shown by --verbosity=1
             _fail(str(error))

@@ -124,7 +124,7 @@ def load_domain(name: str, weights_dir: str | os.PathLike | None = None) -> Doma
     if name not in known:
         raise ValueError(
             f"unknown domain {name!r}; known: {', '.join(known) or 'none'}; others are made by "
-            f"`python -m converters.domain` and looked for in {weights_folder(weights_dir)} "
+            f"`python -m coral_jax.download` or `python -m converters.domain` and looked for in {weights_folder(weights_dir)} "
             f"(--config.weights_dir=DIR or {WEIGHTS_VARIABLE} gives another folder)"
         )
     folder = known[name]
@@ -188,7 +188,7 @@ def _content_rows(rows: object, generator: Generator, folder: Path) -> tuple[int
 
     The middle: masks, which are square, are laid over pictures without being told of bars.
     """
-    size = generator.layers[-1].resolution
+    size = generator.size
     whole = isinstance(rows, list) and len(rows) == 2 and all(type(row) is int for row in rows)
     if not whole or not 0 <= rows[0] < rows[1] or sum(rows) != size:
         raise ValueError(

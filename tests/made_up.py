@@ -21,7 +21,7 @@ class MadeUpConfig:
 
 
 class MadeUp(Generator):
-    """A 4-px layer of one code; in each block, an up-sampling layer of two codes and a layer of one; a read-out of one."""
+    """A 4-px layer of one code; in each block an up-sampling layer of two and a layer of one; a read-out of twice the size."""
 
     def __init__(self, config: MadeUpConfig, rngs: nnx.Rngs):
         self.config = config
@@ -47,6 +47,10 @@ class MadeUp(Generator):
     def stays_float32(path: tuple) -> bool:
         return path[0] in ("mapping", "modulations") or path[-1] not in ("input", "kernel")
 
+    @property
+    def size(self) -> int:
+        return 2 * self.layers[-1].resolution
+
     def constant(self, batch: int) -> jax.Array:
         return jnp.broadcast_to(self.input[...], (batch, *self.input.shape))
 
@@ -62,7 +66,7 @@ class MadeUp(Generator):
 
     def add_rgb(self, index: int, x: jax.Array, w: jax.Array, image: jax.Array | None) -> jax.Array:
         assert image is None and index == len(self.layers)
-        return self.head(x * self.modulations[-1](w)[:, None, None])
+        return ops.upsample(self.head(x * self.modulations[-1](w)[:, None, None]))
 
     def lower(self, resolution: int) -> "MadeUp":
         if resolution not in [layer.resolution for layer in self.layers[1:]]:

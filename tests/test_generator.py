@@ -54,7 +54,7 @@ def masks(network, value=None, layers=None):
 
 
 def test_what_follows_from_its_layers(network):
-    assert (network.n_latent, network.z_dim, network.w_dim) == (8, 6, 5)
+    assert (network.n_latent, network.z_dim, network.w_dim, network.size) == (8, 6, 5, 32)
     assert [layer.rows for layer in network.layers] == [(0,), (1, 2), (3,), (4, 5), (6,)]
     assert [network.codes_read(range(1, last + 1)) for last in range(1, 6)] == [1, 3, 4, 6, 7]
     assert [layer.index for layer in network.layers_reading(4)] == [1, 2, 3]
@@ -137,7 +137,7 @@ def test_every_method_takes_steps_and_applies(network, codes, name):
     original, edited, drawn_masks = jax.jit(apply_edit, static_argnums=0)(
         method, networks, state.trainables, codes, jnp.float32(1.0), jnp.float32(0.0)
     )
-    assert original.shape == edited.shape == (2, 16, 16, 3) and largest(original, edited) > 0
+    assert original.shape == edited.shape == (2, 32, 32, 3) and largest(original, edited) > 0
     selector = state.trainables.selector
     sizes = [] if selector is None else [network.layers[number - 1].resolution for number in selector.layers]
     assert [mask.shape for mask in drawn_masks] == [(2, size, size) for size in sizes]
@@ -183,7 +183,7 @@ def test_a_domain_with_it_trains_and_edits(made_domain, tmp_path):
     assert all(row["delta_norm"] > 0 for row in summary["layers"])
     edit = load_edit(tmp_path / "run", made_domain)
     original, edited, drawn = edit.apply(np.zeros((3, 8, 5), np.float32))
-    assert original.shape == (3, 16, 16, 3) and len(drawn) == 5
+    assert original.shape == (3, 32, 32, 3) and len(drawn) == 5
 
 
 def test_converters_domain_takes_it(network, known, made_domain, tmp_path):

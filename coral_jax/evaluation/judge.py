@@ -225,6 +225,7 @@ def training_time(rows: list[dict]) -> dict[str, Estimate]:
 
 @jit
 def _clip_gain(clip: object, text: jax.Array, original: jax.Array, edited: jax.Array) -> jax.Array:
+    text = text[None]  # to every face
     return cosine(clip.encode_image(edited), text) - cosine(clip.encode_image(original), text)
 
 

@@ -124,7 +124,7 @@ def channel_vectors(
     `faces` are what the layer reads.  All that lies before it is the same for all its channels, and not drawn again.
     """
     count = len(faces.w_plus)
-    most = max(1, _PIXELS // (2 * generator.layers[-1].resolution ** 2))
+    most = max(1, _PIXELS // (2 * generator.size**2))
     size = max(part for part in range(1, count + 1) if count % part == 0 and part <= most)
     parts = [jax.tree.map(lambda leaf, at=start: leaf[at : at + size], faces) for start in range(0, count, size)]
     for channel in range(values.shape[1]):

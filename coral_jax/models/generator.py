@@ -101,6 +101,11 @@ class Generator(nnx.Module):
         """Number of codes in w_plus."""
         return 1 + max(max(*layer.rows, layer.rgb_row or 0) for layer in self.layers)
 
+    @property
+    def size(self) -> int:
+        """Pixels a side of the image, bars included: the last layer's, unless the read-out up-samples."""
+        return self.layers[-1].resolution
+
     def codes_read(self, layers: Sequence[int]) -> int:
         """How many codes, from the first, the layers of these numbers read; those of ToRGB do not count."""
         return 1 + max(row for number in layers for row in self.layers[number - 1].rows)

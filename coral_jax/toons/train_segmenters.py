@@ -51,7 +51,7 @@ def main(_: list[str]) -> None:
     logging.set_verbosity(logging.INFO)
     folder = Path(_FOLDER.value)
     generator = weights.load(folder / "generator.safetensors")
-    size = generator.layers[-1].resolution
+    size = generator.size
     layers = tuple((i, generator.layers[i - 1].channels) for i in _LAYERS)
     features, _ = _scene(generator, _MIXTURE_FACES, 11)
     mixture = fit_mixture(MixtureSegmenterConfig(layers, size), _pixels(features, layers, size, 0)[0])
