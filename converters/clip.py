@@ -1,4 +1,4 @@
-"""CLIP weights of OpenAI, open_clip and Hugging Face -> this program's, with the tokenizer beside them.
+"""CLIP weights of OpenAI, open_clip and Hugging Face -> this program's, with their tokenizer.
 
     python -m converters.clip --checkpoint=ViT-B-32.pt --out=weights/clip.safetensors
 
@@ -70,7 +70,7 @@ class Source:
 
 
 def convert(checkpoint: Path, out: Path, tokenizer: str | None = None, activation: str | None = None) -> str:
-    """Convert a file or folder, and write tokenizer.json beside `out`; the lines say what was made, and what to look at.
+    """Convert a file or folder, and write tokenizer.json next to `out`; the lines say what was made, and what to look at.
 
     tokenizer: where the vocabulary is, a file or folder as `read_vocabulary` takes; None: in the checkpoint's folder,
     else in the installed open_clip or OpenAI's clip. activation: of ACTIVATIONS, for a checkpoint that does not say it.
