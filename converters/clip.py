@@ -307,7 +307,8 @@ def _activation(said: Said, given: str | None) -> str:
     what = f"the activation {given!r} is not known" if given else "nothing says the activation of this checkpoint"
     raise ValueError(
         f"{what}; give --activation=quick_gelu (OpenAI's weights, LAION-400M's ViT-B/32, all ResNets, most of MetaCLIP "
-        "and DFN) or --activation=gelu (LAION's others and most of open_clip), or put its config.json or open_clip_config.json next to the checkpoint"
+        "and DFN) or --activation=gelu (LAION's others and most of open_clip), or put its config.json or "
+        "open_clip_config.json next to the checkpoint"
     )
 
 
