@@ -1,4 +1,4 @@
-"""CLIP weights of OpenAI, open_clip and Hugging Face -> this program's, with the tokenizer beside them.
+"""CLIP weights of OpenAI, open_clip and Hugging Face -> this program's, with their tokenizer.
 
     python -m converters.clip --checkpoint=ViT-B-32.pt --out=weights/clip.safetensors
 
@@ -70,7 +70,7 @@ class Source:
 
 
 def convert(checkpoint: Path, out: Path, tokenizer: str | None = None, activation: str | None = None) -> str:
-    """Convert a file or folder, and write tokenizer.json beside `out`; the lines say what was made, and what to look at.
+    """Convert a file or folder, and write tokenizer.json next to `out`; the lines say what was made, and what to look at.
 
     tokenizer: where the vocabulary is, a file or folder as `read_vocabulary` takes; None: in the checkpoint's folder,
     else in the installed open_clip or OpenAI's clip. activation: of ACTIVATIONS, for a checkpoint that does not say it.
@@ -306,8 +306,9 @@ def _activation(said: Said, given: str | None) -> str:
         )
     what = f"the activation {given!r} is not known" if given else "nothing says the activation of this checkpoint"
     raise ValueError(
-        f"{what}; give --activation=quick_gelu (OpenAI's weights, MetaCLIP, DFN, LAION-400M's ViT-B/32) or --activation=gelu "
-        "(LAION's others and most of open_clip), or put its config.json or open_clip_config.json next to the checkpoint"
+        f"{what}; give --activation=quick_gelu (OpenAI's weights, LAION-400M's ViT-B/32, all ResNets, most of MetaCLIP "
+        "and DFN) or --activation=gelu (LAION's others and most of open_clip), or put its config.json or "
+        "open_clip_config.json next to the checkpoint"
     )
 
 

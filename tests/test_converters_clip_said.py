@@ -55,8 +55,8 @@ def refused(match, path):
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, "bfloat16"])
 def test_an_activation_that_nothing_says_is_asked_for(tmp_path, dtype):
     weights.save_tensors(tmp_path / "clip.safetensors", openai_weights(dtype=dtype), {})
-    refused("give --activation=quick_gelu (OpenAI's weights, MetaCLIP, DFN, LAION-400M's ViT-B/32) or --activation=gelu "
-            "(LAION's others and most of open_clip)", tmp_path / "clip.safetensors")  # fmt: skip
+    refused("give --activation=quick_gelu (OpenAI's weights, LAION-400M's ViT-B/32, all ResNets, most of MetaCLIP "
+            "and DFN) or --activation=gelu (LAION's others and most of open_clip)", tmp_path / "clip.safetensors")  # fmt: skip
     for activation in ("quick_gelu", "gelu"):
         assert config_of(tmp_path / "clip.safetensors", activation)[0].activation == activation
     with pytest.raises(ValueError, match="the activation 'relu' is not known; give --activation="):
