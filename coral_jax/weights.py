@@ -20,6 +20,7 @@ from coral_jax.runtime.files import replacing
 # Architecture key -> (module, network class, config class); imported only when a file asks for it.
 ARCHITECTURES = {
     "stylegan2": ("coral_jax.models.stylegan2", "StyleGAN2", "StyleGAN2Config"),
+    "mobile_stylegan": ("coral_jax.models.mobile_stylegan", "MobileStyleGAN", "MobileStyleGANConfig"),
     "clip": ("coral_jax.models.clip", "CLIP", "CLIPConfig"),
     "identity": ("coral_jax.models.identity", "Identity", "IdentityConfig"),
     "inception": ("coral_jax.models.inception", "Inception", "InceptionConfig"),
