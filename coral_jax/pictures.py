@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 # Pillow would open more, and runs another program for some of it.
-FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "GIF", "TIFF")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 UNREAD = (".heic", ".heif", ".avif")  # photographs too, but Pillow does not decode all of them everywhere
 
