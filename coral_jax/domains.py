@@ -48,7 +48,7 @@ WEIGHTS_VARIABLE = "CORAL_JAX_WEIGHTS"
 _REQUIRED = {"name": str, "generator": str, "clip": str, "identity": str | None, "segmenters": dict,
              "default_segmenter": str | None, "tokenizer": str, "context": int}  # fmt: skip
 _OPTIONAL = {"classifier": str | None, "settings": dict, "sources": dict, "content_rows": object, "subject": str,
-             "direction_faces": int | None, "language": str | None, "truth": str | None}  # fmt: skip
+             "direction_faces": int | None, "language": object, "truth": object}  # fmt: skip
 
 
 @dataclass(frozen=True)
