@@ -55,8 +55,8 @@ def fill(
 
     origin: what errors call the source. ignored: regular expressions of whole source names that carry no weight.
     keep_half: leave float16 arrays float16, so that `weights.save` writes them as they came; else all become float32.
-    ValueError lists every unused name of the source, every unfilled target and every wrong shape at once; the module is
-    then untouched.
+    ValueError lists every unused name of the source, every unfilled target and every wrong shape at once, and names arrays
+    with values that are not finite; the module is then untouched.
     """
     variables = weights.named_variables(module)
     problems = [f"unfilled: {ours}, for which the table has no name" for ours in sorted(variables.keys() - table.keys())]
@@ -74,11 +74,14 @@ def fill(
             expected = layout.write(np.broadcast_to(np.float32(0), variables[ours].shape)).shape
             if np.shape(source[theirs]) != expected:
                 problems.append(f"wrong shape: {theirs} is {np.shape(source[theirs])}, for {ours} it must be {expected}")
+            if source[theirs].dtype.kind != "f":
+                problems.append(f"wrong type: {theirs} holds {source[theirs].dtype} values, such as a quantised network's")
     if problems:
         raise ValueError(
             f"{origin} does not fit {type(module).__name__}; give a checkpoint of the kind that this command converts:\n  "
             + "\n  ".join(problems)
         )
+    weights.check_finite({theirs: source[theirs] for theirs, _ in table.values()}, origin)
     arrays = {ours: layout.read(np.asarray(source[theirs])) for ours, (theirs, layout) in table.items()}
     weights.fill(module, arrays, origin)
     if keep_half:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from flax import nnx
 
-from converters import command, engine, reading
+from converters import command, engine, reading, wrappings
 from coral_jax import weights
 from coral_jax.models.identity import Identity, IdentityConfig
 
@@ -23,8 +23,7 @@ _POINTWISE = engine.Layout(lambda theirs: theirs[:, :, 0, 0].T, lambda ours: our
 
 def convert(checkpoint: Path, out: Path) -> str:
     """Convert a file; the line says what was made. ValueError for another network's weights."""
-    source = tensors_of(reading.read(checkpoint))
-    identity = load(source, str(checkpoint))
+    identity = load(tensors_of(reading.read(checkpoint), str(checkpoint)), str(checkpoint))
     weights.save(out, identity, metadata=command.origin(checkpoint))
     config = identity.config
     return (
@@ -33,13 +32,10 @@ def convert(checkpoint: Path, out: Path) -> str:
     )
 
 
-def tensors_of(content: object) -> dict[str, np.ndarray]:
-    """The state dict in what a .pth holds: itself, or under `state_dict` as training scripts write it."""
-    if isinstance(content, Mapping):
-        content = content.get("state_dict", content)
-    if not isinstance(content, Mapping) or not all(hasattr(value, "shape") for value in content.values()):
-        raise ValueError("the checkpoint holds no state dict (names and arrays); give a file of weights")
-    return {name.removeprefix("module."): value for name, value in content.items()}
+def tensors_of(content: object, origin: str) -> dict[str, np.ndarray]:
+    """The state dict in what a .pth holds; ValueError where it has no face network."""
+    missing = "and no IR-SE face network; give model_ir_se50.pth"
+    return wrappings.find(content, ("input_layer.0.weight",), origin, missing).arrays
 
 
 def load(source: Mapping[str, np.ndarray], origin: str) -> Identity:

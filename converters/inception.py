@@ -7,16 +7,17 @@ clean-fid uses.  Both hold the same network; torchvision's `inception_v3_google`
 """
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from flax import nnx
 
-from converters import command, engine, reading
+from converters import command, engine, reading, wrappings
 from coral_jax import weights
 from coral_jax.models.inception import BLOCKS, Inception, InceptionConfig, Kernel
 
+MARKERS = ("Conv2d_1a_3x3.conv.weight", "layers.conv.weight")  # of pytorch-fid and of clean-fid
+_NONE = "and no Inception-v3 of FID; give pt_inception-2015-12-05-6726825d.pth or inception-2015-12-05.pt"
 # The scores of the 1008 classes, and a head that only training used: features need neither.
 IGNORED = (r"fc\..*", r"output\..*", r"AuxLogits\..*", r".*\.num_batches_tracked")
 
@@ -60,24 +61,20 @@ def convert(checkpoint: Path, out: Path) -> str:
     return f"{out}: Inception-v3 of 2015-12-05 for FID, 299 px to 2048 features, from the weights of {form}"
 
 
-def load(source: Mapping[str, np.ndarray], origin: str) -> tuple[Inception, str]:
+def load(content: object, origin: str) -> tuple[Inception, str]:
     """The network with weights of either form, and whose form it is; ValueError lists all that does not fit."""
+    source = wrappings.find(content, MARKERS, origin, _NONE).arrays
     if "layers.conv.weight" in source:
         table, form = nvidia_table(), "NVIDIA"
         # Its batch norms have no scale. Ours, like pytorch-fid's, have: of ones.
         source = {**source, **{name: np.ones_like(source[_beta(name)]) for name, _ in table.values() if _beta(name) in source}}
-    elif "Conv2d_1a_3x3.conv.weight" in source:
+    else:
         table, form = pytorch_fid_table(), "pytorch-fid"
         if np.shape(source.get("fc.weight", np.empty((1008, 2048))))[0] != 1008:
             raise ValueError(
                 f"{origin} is an Inception-v3 of other training than FID's (its head has {len(source['fc.weight'])} classes, "
                 "not 1008); give pt_inception-2015-12-05-6726825d.pth"
             )
-    else:
-        raise ValueError(
-            f"{origin} is not the Inception-v3 of FID: no Conv2d_1a_3x3.conv.weight (pytorch-fid) and no layers.conv.weight "
-            "(clean-fid); give pt_inception-2015-12-05-6726825d.pth or inception-2015-12-05.pt"
-        )
     inception = empty()
     engine.fill(inception, table, source, origin, IGNORED)
     return inception, form

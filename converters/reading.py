@@ -1,6 +1,5 @@
 """Reads checkpoints as data: arrays and plain containers come out, and nothing that a file names is ever run."""
 
-import argparse
 import io
 import mmap
 import os
@@ -8,17 +7,34 @@ import pickle
 import re
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
-from converters.pickles import Record, Refused, Unpickler, storage_array
+from converters.pickles import LEGACY_START, Record, Refused, Unpickler, flatten, load_legacy, storage_array
 from coral_jax import weights
 
-_LEGACY_START = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # torch.save before its version 1.6
 _DAMAGE = (pickle.UnpicklingError, EOFError, RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError,
-           AssertionError, ImportError, OverflowError, MemoryError, UnicodeDecodeError)  # fmt: skip
+           AssertionError, OverflowError, MemoryError, zipfile.BadZipFile, zlib.error)  # fmt: skip
+_TEXT_PICKLE = re.compile(rb"\((?:[dl]p?\d|lp\d|dp\d)|[\]}]q\x00|c\w[\w.]*\n")  # of the protocols 0 and 1
+_UNPACK = "is packed ({}); unpack it first and give the file that was in it"
+# How a file starts that is no checkpoint -> what it is.
+_OTHERS = {
+    rb"\x1f\x8b": _UNPACK.format("gzip"),
+    rb"BZh": _UNPACK.format("bzip2"),
+    rb"\xfd7zXZ": _UNPACK.format("xz"),
+    rb"7z\xbc\xaf": _UNPACK.format("7-Zip"),
+    rb"Rar!": _UNPACK.format("RAR"),
+    rb"\x28\xb5\x2f\xfd": _UNPACK.format("Zstandard"),
+    rb"(?s:.{257})ustar": _UNPACK.format("tar"),
+    rb"version https://git-lfs": "is a pointer of Git LFS in place of the file; fetch the file itself, with git lfs pull",
+    rb"(?i:(\xef\xbb\xbf)?\s*<(!doctype|html|head|script|\?xml))": "is a web page in place of the file, such as a download's "
+    "question or error; fetch it again in a browser",
+    rb"\x89HDF": "is an HDF5 file, which is not read here; give a checkpoint of PyTorch, TensorFlow's StyleGAN2 or safetensors",
+    rb"\Z": "is empty; fetch it again",
+}
 
 
 def read(path: str | os.PathLike) -> object:
@@ -32,16 +48,21 @@ def read(path: str | os.PathLike) -> object:
     if not path.is_file():
         raise ValueError(f"there is no file {path}; give the checkpoint's path")
     with open(path, "rb") as file:
-        start = file.read(16)
-    if start.startswith(b"PK") or start.startswith(_LEGACY_START):
-        return read_torch(path)
+        start = file.read(512)
+    if start.startswith(b"PK"):
+        return _read_zip(path)
     if start[8:9] == b"{":
         return read_safetensors(path)
-    if start.startswith(b"\x80"):
+    if start.startswith(b"\x93NUMPY"):
+        return read_npy(path)
+    if start.startswith(b"\x80") or _TEXT_PICKLE.match(start):
         return read_pickle(path)
+    for pattern, what in _OTHERS.items():
+        if re.match(pattern, start):
+            raise ValueError(f"{path} {what}")
     raise ValueError(
-        f"{path} is no checkpoint: it starts with {start!r}; fetch it again "
-        "(a download that failed often leaves a web page, or a pointer to the file, in its place)"
+        f"{path} is no checkpoint: it starts with {start[:16]!r}; fetch it again "
+        "(a download that failed often leaves something else in its place)"
     )
 
 
@@ -53,131 +74,90 @@ def read_safetensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
     return tensors
 
 
-def read_torch(path: str | os.PathLike) -> object:
-    """Read a .pt or .pth: plain containers of numpy arrays, memory-mapped where the file allows it.
-
-    What torch.save wrote goes through torch.load(weights_only=True). A TorchScript archive becomes the flat state dict of
-    its module ("visual.conv1.weight"), read by this module alone: torch could only load it by building its program.
-    ValueError for a damaged file, one that holds more than data, and where torch is not installed.
-    """
-    path = Path(path)
-    with open(path, "rb") as file:
-        archive = file.read(2) == b"PK"
-    if archive and _check_archive(path):
-        return _read_torchscript(path)
-    try:
-        import torch
-    except ImportError as error:
-        raise ValueError(f'{path} is read with torch; type pip install -e ".[convert]"') from error
-    try:
-        with torch.serialization.safe_globals([argparse.Namespace]):  # training options; an object without methods
-            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=archive)
-    except _DAMAGE as error:
-        if wanted := re.search(r"(?:Unsupported (?:global|class)|GLOBAL)\W+(?:GLOBAL )?([\w.]+)", str(error)):
-            raise _refusal(path, wanted[1]) from error
-        raise _damaged(path, error) from error
-    return _without_torch(loaded, torch)
-
-
 def read_pickle(path: str | os.PathLike) -> object:
-    """Read a .pkl of NVIDIA's programs: numpy arrays, plain containers, and Records in place of their classes.
+    """Read a .pkl, or a .pt of torch.save before its version 1.6: arrays, plain containers, Records in place of classes.
 
     A network of torch_utils.persistence becomes a Record of its state; the program text stored beside is dropped, never
-    run. So does dnnlib.tflib.network.Network. ValueError for a damaged file and for anything else that a pickle names.
+    run. So does dnnlib.tflib.network.Network, and any other object. ValueError for a damaged file.
     """
-    with open(path, "rb") as file:
-        return _unpickle(Unpickler(file), path)
+    with open(path, "rb") as file, _damage(path):
+        if file.read(len(LEGACY_START)) == LEGACY_START:
+            file.seek(0)
+            return load_legacy(file, memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
+        file.seek(0)
+        return Unpickler(file).load()
 
 
-def flatten(record: Record, prefix: str = "") -> dict[str, np.ndarray]:
-    """The arrays of a network in Records by dotted name, as its state dict would have them.
-
-    Both forms: a torch module (arrays in _parameters and _buffers, networks in _modules) and TorchScript (all in one).
-    """
-    arrays = {}
-    for name, value in record.items():
-        if name in ("_parameters", "_buffers", "_modules"):
-            arrays |= flatten(value, prefix)
-        elif isinstance(value, np.ndarray):
-            arrays[prefix + name] = value
-        elif isinstance(value, Record) and value.kind:
-            arrays |= flatten(value, f"{prefix}{name}.")
-    return arrays
+def read_npy(path: str | os.PathLike) -> object:
+    """Read a .npy: an array, memory-mapped; what an array of objects holds: one object as itself, several as a list."""
+    with open(path, "rb") as file, _damage(path):
+        objects = _objects_of_npy(file)
+        return np.load(path, allow_pickle=False, mmap_mode="r") if objects is None else objects
 
 
-def _damaged(path: str | os.PathLike, error: Exception | str) -> ValueError:
-    reason = " ".join(str(error).split())[:200] or type(error).__name__
-    return ValueError(f"{path} is damaged or cut short ({reason}); fetch it again")
-
-
-def _refusal(path: str | os.PathLike, wanted: str) -> ValueError:
-    return ValueError(
-        f"{path} wants to run {wanted} when it is read: refused, since a checkpoint holds numbers and no programs; "
-        "fetch it from its author, or save its state dict alone"
-    )
-
-
-def _unpickle(unpickler: pickle.Unpickler, path: str | os.PathLike) -> object:
+@contextmanager
+def _damage(path: str | os.PathLike) -> Iterator[None]:
+    """Any error that damage can lead to becomes a ValueError with one line."""
     try:
-        return unpickler.load()
+        yield
     except Refused as refused:
-        raise _refusal(path, str(refused)) from refused
+        raise ValueError(f"{path} tampers with its reader ({refused}): refused; fetch it from its author") from refused
     except _DAMAGE as error:
-        raise _damaged(path, error) from error
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ValueError(f"{path} is damaged or cut short ({reason}); fetch it again") from error
 
 
-def _without_torch(value: object, torch: object) -> object:
-    """The same with numpy arrays in place of tensors; bfloat16, which numpy lacks, becomes float32."""
-    if isinstance(value, torch.Tensor):
-        value = value.detach()
-        return (value.float() if value.dtype == torch.bfloat16 else value).numpy()
-    if isinstance(value, Mapping):
-        return {key: _without_torch(item, torch) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        items = [_without_torch(item, torch) for item in value]
-        return items if isinstance(value, list) else tuple(items)
-    return vars(value) if isinstance(value, argparse.Namespace) else value
+# --- zip archives: of torch.save, TorchScript, numpy.savez, or of a download that is still packed --------------------------
 
 
-# --- zip archives of torch.save and TorchScript --------------------------------------------------------------------------
+def _read_zip(path: Path) -> object:
+    with _damage(path), zipfile.ZipFile(path) as archive:
+        if bad := archive.testzip():
+            raise ValueError(f"the checksum of its part {bad} is wrong")
+        files = [info.filename for info in archive.infolist() if not info.is_dir()]
+        # Names below the top folder, which bears the name that the archive once had.
+        members = {info.filename.partition("/")[2]: info for info in archive.infolist()}
+        if "data.pkl" in members:
+            return _read_torch(path, archive, members)
+        if files and all(name.endswith(".npy") for name in files):
+            arrays = {name.removesuffix(".npy"): _read_member(archive, name) for name in files}
+            return arrays["arr_0"] if list(arrays) == ["arr_0"] else arrays  # what numpy calls an array without a name
+    held = ", ".join(files[:3]) + (", ..." if len(files) > 3 else "")
+    raise ValueError(f"{path} is a zip of {held or 'nothing'}; unpack it first and give the file that was in it")
 
 
-def _check_archive(path: Path) -> bool:
-    """Whether it is a TorchScript archive. ValueError if a member's checksum does not fit: torch does not look at them."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            bad = archive.testzip()
-            members = _members(archive)
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, zlib.error) as error:
-        raise _damaged(path, error) from error
-    if bad:
-        raise _damaged(path, f"the checksum of its part {bad} is wrong")
-    return "constants.pkl" in members
-
-
-def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
-    """Members by their name below the top folder, which bears the name that the archive once had."""
-    return {info.filename.partition("/")[2]: info for info in archive.infolist()}
-
-
-def _read_torchscript(path: Path) -> dict[str, np.ndarray]:
+def _read_torch(path: Path, archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo]) -> object:
+    """What torch.save wrote, memory-mapped; of a TorchScript archive the state dict of its module."""
     with open(path, "rb") as file:
-        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    with zipfile.ZipFile(path) as archive:
-        members = _members(archive)
-        if "data.pkl" not in members:
-            raise _damaged(path, "it has no data.pkl")
-        program = archive.read(members["data.pkl"])
+        mapped = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    if "byteorder" in members and archive.read(members["byteorder"]) != b"little":
+        raise ValueError("its numbers are big-endian")
 
-    def storage(kind: str, key: str, count: int) -> np.ndarray:
+    def storage(kind: str, key: str, count: int) -> np.ndarray | Record:
         info = members[f"data/{key}"]
         if info.compress_type != zipfile.ZIP_STORED:
-            raise ValueError(f"data/{key} is compressed")
+            return storage_array(kind, archive.read(info), count)
         header = mapped[info.header_offset : info.header_offset + 30]  # its name and padding follow, then the numbers
         start = info.header_offset + 30 + int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
-        return storage_array(kind, memoryview(mapped)[start : start + info.file_size], count)
+        return storage_array(kind, mapped[start : start + info.file_size], count)
 
-    module = _unpickle(Unpickler(io.BytesIO(program), storage, torchscript=True), path)
-    if not isinstance(module, Record):
-        raise _damaged(path, "its data.pkl holds no module")
-    return flatten(module)
+    content = Unpickler(io.BytesIO(archive.read(members["data.pkl"])), storage).load()
+    return flatten(content) if "constants.pkl" in members and isinstance(content, Record) else content
+
+
+def _read_member(archive: zipfile.ZipFile, name: str) -> object:
+    file = io.BytesIO(archive.read(name))
+    objects = _objects_of_npy(file)
+    file.seek(0)
+    return np.lib.format.read_array(file, allow_pickle=False) if objects is None else objects
+
+
+def _objects_of_npy(file: io.IOBase) -> object | None:
+    """What an array of objects holds, read as data; None for an array of numbers."""
+    version = np.lib.format.read_magic(file)
+    header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    _, _, dtype = header(file)
+    if not dtype.hasobject:
+        return None
+    content = Unpickler(file).load()
+    return content.tolist() if isinstance(content, np.ndarray) else content

@@ -2,8 +2,9 @@
 
     python -m converters.stylegan2 --checkpoint=stylegan2-ffhq-config-f.pt --out=weights/generator.safetensors
 
-Read: rosinality's .pt (StyleGAN-nada writes the same), the .pkl of stylegan2-ada-pytorch and of stylegan3's repository
-where it holds a StyleGAN2, the TensorFlow .pkl of stylegan2 and stylegan2-ada, and the .safetensors of converters.export.
+Read: rosinality's .pt (StyleGAN-nada writes the same), the generator in e4e's and pSp's .pt, the .pkl of
+stylegan2-ada-pytorch and of stylegan3's repository where it holds a StyleGAN2, the TensorFlow .pkl of stylegan2 and
+stylegan2-ada, and the .safetensors of converters.export; through the keys and prefixes of converters.wrappings.
 Sizes, widths and mapping depth come from the weights. Not taken over: the limit on activations (conv_clamp) with which
 stylegan2-ada-pytorch guards its float16 layers.
 """
@@ -18,16 +19,11 @@ from flax import nnx
 
 from converters import command, reading
 from converters.engine import CONV, IMAGE, LINEAR, MODULATED, ONE, SAME, Layout, Table, fill, with_leading_ones
+from converters.stylegan2_source import CONSTANTS, READ, arrays_of, check_picture
 from coral_jax import weights
-from coral_jax.models.ops import FIR
-from coral_jax.models.stylegan2 import MAPPING_LR_MUL, StyleGAN2, StyleGAN2Config
+from coral_jax.models.stylegan2 import StyleGAN2, StyleGAN2Config
 
 AVERAGED = 100_000  # number of w that w_avg is estimated from, where a checkpoint has none
-READ = (
-    "read are rosinality's .pt (g_ema, latent_avg), StyleGAN2 .pkl of stylegan2-ada-pytorch, stylegan3's repository and "
-    "TensorFlow, and the .safetensors of converters.export"
-)
-FILTER = np.outer(FIR, FIR).astype(np.float32) / 4  # [1, 3, 3, 1] squared, of sum 1: what our up-sampling uses
 FILTERS = (r".*\.blur\.kernel", r".*\.upsample\.kernel", r".*\.resample_filter")  # stored with the weights, compared
 
 _RGB_BIAS = Layout(lambda theirs: theirs[0, :, 0, 0], lambda ours: ours[np.newaxis, :, np.newaxis, np.newaxis])
@@ -76,11 +72,11 @@ def load(content: object, origin: str) -> tuple[StyleGAN2, list[str]]:
 
     ValueError for other networks, for another resampling filter, and, all at once, for arrays that do not fit.
     """
-    source = _arrays(content, origin)
-    _refuse_others(source, origin)
+    source, notes = arrays_of(content, origin)
     config, table = _match(source, origin)
+    check_picture(source, table, config, origin)
     generator = nnx.eval_shape(lambda: StyleGAN2(config, nnx.Rngs(0)))
-    notes, shapes = [], weights.named_variables(generator)
+    shapes = weights.named_variables(generator)
     noises = [name for name in table if name.endswith(".noise")]
     if not any(table[name][0] in source for name in noises):
         notes.append(f"{origin} has no stored noise: drawn from seed 0, so details such as strands of hair are ours")
@@ -93,7 +89,7 @@ def load(content: object, origin: str) -> tuple[StyleGAN2, list[str]]:
         source[table["w_avg"][0]] = np.zeros(config.w_dim, np.float32)
     fill(generator, table, source, origin, FILTERS)
     if not averaged:
-        notes.append(f"{origin} has no {table['w_avg'][0]}: w_avg is estimated from {AVERAGED:,} w")
+        notes.append(f"{origin} has no mean w ({table['w_avg'][0]}): w_avg is estimated from {AVERAGED:,} w")
         generator.w_avg.set_value(estimated_w_avg(generator))
     return generator, notes
 
@@ -109,99 +105,15 @@ def estimated_w_avg(generator: StyleGAN2) -> jax.Array:
     return jnp.mean(jnp.stack([mean(generator.mapping, key) for key in keys]), axis=0)
 
 
-# --- what a checkpoint holds ----------------------------------------------------------------------------------------------
-
-
-def _arrays(content: object, origin: str) -> dict[str, np.ndarray]:
-    """The generator's arrays under the names of their implementation, from the containers that they come in."""
-    if isinstance(content, tuple | list) and len(content) == 3 and all(_is_tensorflow(item) for item in content):
-        _check_tensorflow(content[2], origin)
-        return _tensorflow_arrays(content[2])  # generator, discriminator, and the generator's moving average
-    if not isinstance(content, Mapping):
-        raise ValueError(f"{origin} holds no generator; {READ}")
-    if isinstance(content.get("G_ema"), reading.Record):
-        _check_persistent(content["G_ema"], origin)
-        return reading.flatten(content["G_ema"])
-    for key in ("g_ema", "g"):  # of a training checkpoint, the moving average draws the better images
-        if isinstance(content.get(key), Mapping):
-            average = content.get("latent_avg")
-            return dict(content[key]) | ({} if average is None else {"latent_avg": np.asarray(average).reshape(-1)})
-    if content and all(isinstance(value, np.ndarray) for value in content.values()):
-        return dict(content)
-    raise ValueError(f"{origin} holds {', '.join(map(str, list(content)[:8])) or 'nothing'}, and no generator; {READ}")
-
-
-def _is_tensorflow(item: object) -> bool:
-    return isinstance(item, reading.Record) and item.kind == "dnnlib.tflib.network.Network"
-
-
-def _tensorflow_arrays(network: Mapping, prefix: str = "") -> dict[str, np.ndarray]:
-    arrays = {prefix + name: value for name, value in network.get("variables", [])}
-    for name, component in network.get("components", {}).items():
-        arrays |= _tensorflow_arrays(component, f"{prefix}{name}/")
-    return arrays
-
-
-def _check_tensorflow(network: Mapping, origin: str) -> None:
-    settings = network.get("static_kwargs", {})
-    if network.get("version", 0) < 4 or any("StyleMod" in name for name in _tensorflow_arrays(network)):
-        raise ValueError(f"{origin} is older than StyleGAN2 (a StyleGAN or a progressive GAN); give a StyleGAN2")
-    kernel = settings.get("resample_kernel") or [1, 3, 3, 1]
-    if list(kernel) != [1, 3, 3, 1]:
-        raise ValueError(f"{origin} resamples with the filter {list(kernel)}; this program draws with [1, 3, 3, 1] alone")
-    _check_rate(settings.get("mapping_lrmul", MAPPING_LR_MUL), origin)
-
-
-def _check_persistent(network: reading.Record, origin: str) -> None:
-    """The weights alone do not tell the factor by which the mapping's are scaled; its layers carry it beside."""
-    mapping = network.get("_modules", {}).get("mapping")
-    if mapping is not None and "fc0" in mapping.get("_modules", {}):
-        _check_rate(mapping["_modules"]["fc0"].get("bias_gain", MAPPING_LR_MUL), origin)
-
-
-def _check_rate(rate: float, origin: str) -> None:
-    if not np.isclose(rate, MAPPING_LR_MUL):
-        raise ValueError(f"{origin} scales its mapping network by {rate}; this program's StyleGAN2 has {MAPPING_LR_MUL}")
-
-
-def _refuse_others(source: Mapping[str, np.ndarray], origin: str) -> None:
-    """ValueError that names the network where the arrays are those of a relative of StyleGAN2."""
-    relatives = (
-        ("synthesis.input.", "is a StyleGAN3; give a StyleGAN2 (stylegan3's repository lists some: stylegan2-*.pkl)"),
-        ("synthesis.L", "is a StyleGAN3; give a StyleGAN2 (stylegan3's repository lists some: stylegan2-*.pkl)"),
-        ("mapping.embed.", "is a conditional generator, which draws classes; give an unconditional StyleGAN2"),
-        ("mapping/LabelEmbed/", "is a conditional generator, which draws classes; give an unconditional StyleGAN2"),
-        ("generator.progression.", "is a StyleGAN or a progressive GAN; give a StyleGAN2"),
-    )
-    for start, text in relatives:
-        if any(name.startswith(start) for name in source):
-            raise ValueError(f"{origin} {text}")
-    if any(".skip.weight" in name or "/Skip/" in name or "ToRGB_lod" in name for name in source):
-        raise ValueError(f"{origin} has no ToRGB in every block (architecture 'resnet' or 'orig'); give a skip generator")
-    for name, value in source.items():
-        if name.endswith((".blur.kernel", ".upsample.kernel", ".resample_filter")) and (
-            value.shape != FILTER.shape or not np.allclose(value / value.sum(), FILTER, atol=1e-6)
-        ):
-            raise ValueError(f"{origin} resamples with another filter ({name}); this program draws with [1, 3, 3, 1] alone")
-
-
 # --- sizes, names and layouts ---------------------------------------------------------------------------------------------
 
 
 def _match(source: Mapping[str, np.ndarray], origin: str) -> tuple[StyleGAN2Config, Table]:
     """The sizes of the source's generator and the table of its implementation, told by the name of its constant input."""
-    for constant, config_of, table_of in (
-        ("input.input", rosinality_config, rosinality_table),
-        ("synthesis.b4.const", nvidia_config, nvidia_table),
-        ("synthesis/4x4/Const/const", tensorflow_config, tensorflow_table),
-    ):
-        if constant in source:
-            config = config_of(source, origin)
-            return config, table_of(config)
-    raise ValueError(
-        f"{origin} is not a StyleGAN2 generator: no input.input (rosinality), synthesis.b4.const (PyTorch) or "
-        f"synthesis/4x4/Const/const (TensorFlow) among its {len(source)} arrays; {READ}"
-    )
+    forms = ((rosinality_config, rosinality_table), (nvidia_config, nvidia_table), (tensorflow_config, tensorflow_table))
+    config_of, table_of = next(form for constant, form in zip(CONSTANTS, forms, strict=True) if constant in source)
+    config = config_of(source, origin)
+    return config, table_of(config)
 
 
 def rosinality_config(source: Mapping[str, np.ndarray], origin: str) -> StyleGAN2Config:

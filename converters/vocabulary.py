@@ -1,21 +1,23 @@
 """The vocabulary of a CLIP, in the forms that its checkpoints come with -> the tokenizer.json that ours reads."""
 
 import gzip
-import json
 import tempfile
+import zlib
 from importlib.util import find_spec
 from pathlib import Path
 
+from converters import hugging_face
 from coral_jax.models.clip import CLIPConfig
 from coral_jax.tokenizer import Tokenizer, clip_vocab
 
 VOCABULARY = "bpe_simple_vocab_16e6.txt.gz"  # OpenAI's merges, as its `clip` and open_clip install them
+_HUGGING_FACE = (("tokenizer.json",), ("vocab.json", "merges.txt"))  # each a tokenizer of Hugging Face's
 
 
 def find_vocabulary(checkpoint: Path) -> Path:
     """The checkpoint's folder if it has a vocabulary, else OpenAI's as open_clip or clip installed it; else ValueError."""
     folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
-    if any((folder / name).is_file() for name in ("vocab.json", "tokenizer.json", VOCABULARY)):
+    if _has_hugging_face(folder) or (folder / VOCABULARY).is_file():
         return folder
     for package in ("open_clip", "clip"):
         spec = find_spec(package)  # looks, and does not import
@@ -28,32 +30,23 @@ def find_vocabulary(checkpoint: Path) -> Path:
 
 
 def read_vocabulary(path: Path, vocab_size: int) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Ids and merges of OpenAI's bpe_simple_vocab_16e6.txt.gz, a tokenizer.json, a merges.txt with its vocab.json, or a
-    folder with one of them; ValueError for anything else, and for what is damaged.
+    """Ids and merges of OpenAI's bpe_simple_vocab_16e6.txt.gz, or of a folder with it or with Hugging Face's files, one of
+    which stands for its folder; ValueError for anything else, and for what is damaged.
 
     vocab_size: the CLIP's, which tells how many of OpenAI's merges count.
     """
-    if path.is_dir():
-        files = [path / name for name in ("tokenizer.json", "merges.txt", VOCABULARY) if (path / name).is_file()]
-        if not files:
-            raise ValueError(f"{path} has no tokenizer.json, no merges.txt and no {VOCABULARY}; give one with --tokenizer=FILE")
-        path = files[0]
-    if not path.is_file():
+    if not path.exists():
         raise ValueError(f"there is no vocabulary {path}; give --tokenizer={VOCABULARY} or a tokenizer.json")
-    try:
-        if path.suffix == ".gz":
-            # A first line of its version, then more merges than OpenAI uses.
-            lines = gzip.decompress(path.read_bytes()).decode("utf-8").split("\n")[1:]
-            merges = _merges(lines[: vocab_size - len(clip_vocab([]))])
-            return clip_vocab(merges), merges
-        if path.name == "tokenizer.json":
-            model = read_json(path)["model"]
-            return model["vocab"], _merges(model["merges"])
-        vocab = read_json(path.with_name("vocab.json"))
-        lines = path.with_name("merges.txt").read_text(encoding="utf-8").split("\n")
-        return vocab, _merges(line for line in lines if line and not line.startswith("#version"))
-    except (OSError, EOFError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is not a CLIP's vocabulary, or is damaged ({error}); fetch it again") from error
+    if path.suffix == ".gz":
+        return _openais(path, vocab_size)
+    folder = path if path.is_dir() else path.parent
+    if _has_hugging_face(folder):
+        return hugging_face.vocabulary(folder)
+    if (folder / VOCABULARY).is_file():
+        return _openais(folder / VOCABULARY, vocab_size)
+    raise ValueError(
+        f"{folder} has no tokenizer.json, no vocab.json with merges.txt and no {VOCABULARY}; give one with --tokenizer=FILE"
+    )
 
 
 def tokenizer_json(vocabulary: Path, config: CLIPConfig) -> bytes:
@@ -72,17 +65,17 @@ def tokenizer_json(vocabulary: Path, config: CLIPConfig) -> bytes:
         return path.read_bytes()
 
 
-def _merges(items: object) -> list[tuple[str, str]]:
-    """Pairs from lines "a b" or lists ["a", "b"], the two forms of tokenizer.json."""
-    merges = [tuple(item.split()) if isinstance(item, str) else tuple(item) for item in items]
-    if wrong := [merge for merge in merges if len(merge) != 2]:
-        raise ValueError(f"a merge has two parts, not {wrong[0]}")
-    return merges
+def _has_hugging_face(folder: Path) -> bool:
+    return any(all((folder / name).is_file() for name in names) for names in _HUGGING_FACE)
 
 
-def read_json(path: Path) -> dict:
-    """The content of a JSON file; ValueError where it is damaged."""
+def _openais(path: Path, vocab_size: int) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """A line of the file's version, then one merge "a b" a line, more than OpenAI uses."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error}); fetch it again") from error
+        lines = gzip.decompress(path.read_bytes()).decode("utf-8").split("\n")[1:]
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise ValueError(f"{path} is not a CLIP's vocabulary, or is damaged ({error}); fetch it again") from error
+    merges = [tuple(line.split()) for line in lines[: max(vocab_size - len(clip_vocab([])), 0)]]
+    if wrong := [merge for merge in merges if len(merge) != 2]:
+        raise ValueError(f"{path} is not a CLIP's vocabulary: a merge has two parts, not {wrong[0]}; fetch it again")
+    return clip_vocab(merges), merges

@@ -16,19 +16,22 @@ from coral_jax.runtime.files import expand, user_cache
 from coral_jax.runtime.numerics import pinned
 
 
-def run(main: Callable[[], None]) -> None:
-    """Run a command: parse the flags, call main(); user mistakes end it with one line, bugs with their traceback."""
+def run(main: Callable[..., None], words: int = 0) -> None:
+    """Run a command: parse the flags, call main(); user mistakes end it with one line, bugs with their traceback.
+
+    words: how many arguments that are no flags the command takes at most; main gets those that were given.
+    """
 
     def parsed_main(argv: list[str]) -> None:
-        if len(argv) > 1:
-            _fail(f"unexpected argument {argv[1]!r}; flags are written --name=value, see --help")
+        if len(argv) > 1 + words:
+            _fail(f"unexpected argument {argv[1 + words]!r}; flags are written --name=value, see --help")
         if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.WARNING)  # the libraries below tell their whole life at INFO
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal without umlauts must not end an evaluation
         try:
             keep_compiled_programs()
             with pinned():
-                main()
+                main(*argv[1:])
         except KeyboardInterrupt:
             print("\nstopped; type the same command to go on", file=sys.stderr)
             sys.exit(130)

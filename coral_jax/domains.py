@@ -19,6 +19,9 @@ import hashlib
 import importlib
 import json
 import os
+import re
+import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -31,6 +34,7 @@ from coral_jax.models.clip import CLIP
 from coral_jax.models.generator import Generator
 from coral_jax.models.identity import Identity
 from coral_jax.models.segmenter import MixtureSegmenter, PixelClassifier
+from coral_jax.runtime.errors import nearest
 from coral_jax.runtime.files import check_fields, expand, read_json, user_cache
 from coral_jax.runtime.numerics import pinned
 from coral_jax.step import Frozen
@@ -69,8 +73,19 @@ class Domain:
 
     @property
     def language(self) -> ModuleType | None:
-        """The module that knows the captions of this domain's CLIP (`wordings`, `parse`); None for a CLIP of plain English."""
+        """The module that knows the captions of this domain's CLIP: `wordings`, `parse`, `WORDS`, which are all that it saw.
+
+        None for a CLIP of plain English.
+        """
         return importlib.import_module(LANGUAGES[self.language_name]) if self.language_name else None
+
+    def unknown_words(self, prompt: str) -> list[str]:
+        """The words of a prompt that this domain's CLIP never saw, with the nearest that it did; none for plain English."""
+        if self.language is None:
+            return []
+        words = re.findall(r"\w+", prompt.lower()) or [prompt]
+        unknown = [word for word in dict.fromkeys(words) if word not in self.language.WORDS]
+        return [f"{word!r}{nearest(word, sorted(self.language.WORDS))}" for word in unknown]
 
     @property
     def truth(self) -> ModuleType | None:
@@ -98,6 +113,13 @@ class Domain:
         if self.classifier_file is None:
             raise ValueError(f"domain {self.name} has no classifier; measure on a domain that has one, such as toons")
         return weights.load(self.folder / self.classifier_file)
+
+
+def note_unknown_words(domain: Domain, prompts: Iterable[str]) -> None:
+    """Say on stderr which words of the prompts the domain's CLIP never saw: what it makes of them means nothing."""
+    for prompt in prompts:
+        for word in domain.unknown_words(prompt):
+            print(f"note: in the prompt {prompt!r}, the CLIP of {domain.name} never saw {word}", file=sys.stderr)
 
 
 @jax.jit
@@ -128,7 +150,7 @@ def load_domain(name: str, weights_dir: str | os.PathLike | None = None) -> Doma
     if name not in known:
         raise ValueError(
             f"unknown domain {name!r}; known: {', '.join(known) or 'none'}; others are made by "
-            f"`python -m converters.domain` and looked for in {weights_folder(weights_dir)} "
+            f"`python -m coral_jax.download` or `python -m converters.domain` and looked for in {weights_folder(weights_dir)} "
             f"(--config.weights_dir=DIR or {WEIGHTS_VARIABLE} gives another folder)"
         )
     folder = known[name]

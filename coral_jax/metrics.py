@@ -134,13 +134,13 @@ def share_changed(original: jax.Array, edited: jax.Array) -> jax.Array:
 def perceptual_distance(clip: CLIP, a: jax.Array, b: jax.Array) -> jax.Array:
     """How different images a and b [B, h, w, 3] look: [B], 0 for equal ones, at most 4.
 
-    LPIPS (Zhang et al. 2018) on CLIP's vision tower and without learned weights: the patch tokens after every block are
-    scaled to unit length; the squared distance of the two images' tokens, mean over patches and blocks.
+    LPIPS (Zhang et al. 2018) on CLIP's image tower and without learned weights: the patches after every block (of a
+    ResNet, the positions after every stage) are scaled to unit length; the squared distance of the two images' patches,
+    mean over patches and blocks.
     """
-    pixels = clip.preprocess(jnp.concatenate([a, b]))
     distances = []
-    for tokens in clip.vision.tokens(pixels.astype(clip.vision.patch.kernel.dtype)):
-        patches = tokens[:, 1:].astype(jnp.float32)  # without the class token
+    for patches in clip.patches(jnp.concatenate([a, b])):
+        patches = patches.astype(jnp.float32)
         unit = patches / jnp.maximum(jnp.linalg.norm(patches, axis=-1, keepdims=True), 1e-6)
         first, second = jnp.split(unit, 2)
         distances.append(jnp.mean(jnp.sum(jnp.square(first - second), axis=-1), axis=1))

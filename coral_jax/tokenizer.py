@@ -3,9 +3,11 @@
 import html
 import json
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
+import ftfy
 import numpy as np
 import tokenizers
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
@@ -64,8 +66,7 @@ class Tokenizer:
         return self._bpe.decode([i for i in kept if i != self.start], skip_special_tokens=False).strip()
 
     def _encode(self, prompt: str) -> list[int]:
-        # OpenAI unescapes twice: text copied from web pages is often escaped twice.
-        return self._bpe.encode(html.unescape(html.unescape(prompt)), add_special_tokens=False).ids
+        return self._bpe.encode(clean(prompt), add_special_tokens=False).ids
 
     def _offer(self, prompt: str) -> str:
         """The longest beginning of the prompt, in whole words, that fits; nothing if not even one word does."""
@@ -102,6 +103,13 @@ class Tokenizer:
         cls.from_vocab_merges(clip_vocab(merges), merges, path, context=2)
 
 
+def clean(text: str) -> str:
+    """A prompt as OpenAI's CLIP reads it: mended by ftfy (NFC, straight quotes, no control characters), HTML unescaped
+    twice since text copied from web pages is often escaped twice, single spaces, lower case."""
+    text = html.unescape(html.unescape(ftfy.fix_text(text)))
+    return re.sub(r"\s+", " ", text).strip().lower()
+
+
 def clip_vocab(merges: list[tuple[str, str]]) -> dict[str, int]:
     """Ids in OpenAI's order: bytes, bytes that end a word, one token a merge, then the start and end tokens."""
     tokens = [*_byte_units(), *("".join(merge) for merge in merges), START, END]
@@ -115,14 +123,11 @@ def _byte_units() -> list[str]:
 
 
 def _pipeline(model: models.BPE) -> tokenizers.Tokenizer:
-    """CLIP's text cleaning and splitting around a BPE model."""
+    """CLIP's splitting, and its text cleaning but for ftfy's, around a BPE model."""
     bpe = tokenizers.Tokenizer(model)
     bpe.normalizer = normalizers.Sequence(
         [
-            # What OpenAI's `ftfy` does to text from word processors: straight quotes and composed accents.
-            normalizers.Replace(Regex("[\u02bc\u2018-\u201b]"), "'"),
-            normalizers.Replace(Regex("[\u201c-\u201f]"), '"'),
-            normalizers.NFC(),
+            normalizers.NFC(),  # after `clean`, of use to other programs that read the file
             normalizers.Replace(Regex(r"\s+"), " "),
             normalizers.Lowercase(),
         ]

@@ -20,6 +20,7 @@ from coral_jax.runtime.files import replacing
 # Architecture key -> (module, network class, config class); imported only when a file asks for it.
 ARCHITECTURES = {
     "stylegan2": ("coral_jax.models.stylegan2", "StyleGAN2", "StyleGAN2Config"),
+    "mobile_stylegan": ("coral_jax.models.mobile_stylegan", "MobileStyleGAN", "MobileStyleGANConfig"),
     "clip": ("coral_jax.models.clip", "CLIP", "CLIPConfig"),
     "identity": ("coral_jax.models.identity", "Identity", "IdentityConfig"),
     "inception": ("coral_jax.models.inception", "Inception", "InceptionConfig"),
@@ -27,6 +28,8 @@ ARCHITECTURES = {
     "mixture_segmenter": ("coral_jax.models.segmenter", "MixtureSegmenter", "MixtureSegmenterConfig"),
     "pixel_classifier": ("coral_jax.models.segmenter", "PixelClassifier", "PixelClassifierConfig"),
 }
+
+_TYPES = ("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL")  # of safetensors
 
 
 def save(
@@ -59,7 +62,8 @@ def load(path: str | os.PathLike) -> nnx.Module:
 def fill(module: nnx.Module, tensors: dict[str, np.ndarray], source: str) -> None:
     """Puts named tensors into a network (abstract or not), in place; strict both ways.
 
-    ValueError names every missing, unused and wrong-shaped tensor of `source` at once; the module is then untouched.
+    ValueError names every missing, unused and wrong-shaped tensor of `source` at once, and every one with values that are
+    not finite in the network's type; the module is then untouched.
     """
     variables = named_variables(module)
     problems = [f"missing: {name} {tuple(variables[name].shape)}" for name in sorted(variables.keys() - tensors.keys())]
@@ -74,8 +78,25 @@ def fill(module: nnx.Module, tensors: dict[str, np.ndarray], source: str) -> Non
             f"{source} does not fit {type(module).__name__}; convert it again or give the file that belongs here:\n  "
             + "\n  ".join(problems)
         )
+    check_finite(tensors, source)
     for name, variable in variables.items():
         variable.set_value(jnp.asarray(tensors[name], variable.dtype))
+
+
+def check_finite(tensors: Mapping[str, np.ndarray], source: str) -> None:
+    """ValueError names every tensor of `source` with values that are not finite, or are not as float32."""
+    found = []
+    for name, tensor in tensors.items():
+        with np.errstate(over="ignore"):
+            bad = np.size(tensor) - np.count_nonzero(np.isfinite(np.asarray(tensor, np.float32)))
+        if bad:
+            found.append(f"{name} ({bad:,} of {np.size(tensor):,})")
+    if found:
+        raise ValueError(
+            f"{source} has values that are NaN, infinite or beyond float32 in {', '.join(found[:5])}"
+            + (f" and {len(found) - 5} more arrays" if len(found) > 5 else "")
+            + "; such weights cannot be used: fetch the file again, or take an earlier checkpoint of its training"
+        )
 
 
 def named_variables(module: nnx.Module) -> dict[str, nnx.Variable]:
@@ -104,15 +125,25 @@ def save_tensors(path: str | os.PathLike, tensors: dict[str, np.ndarray], metada
 
 
 def load_tensors(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Reads (tensors, metadata) of a safetensors file as they were stored; ValueError if it is not one."""
+    """Reads (tensors, metadata) of a safetensors file as they were stored, bfloat16 as float32.
+
+    ValueError if it is not one, and for types of fewer bits.
+    """
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            types = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
+            if unknown := [name for name, kind in types.items() if kind not in _TYPES]:
+                stored = f"{path}: {unknown[0]} is stored as {types[unknown[0]]}, which is not read here"
+                raise ValueError(f"{stored}; save it as float16 or float32")
+            tensors = {name: file.get_tensor(name) for name in types}
+            metadata = file.metadata() or {}
     except safetensors.SafetensorError as error:
         raise ValueError(
             f"{path} is not a safetensors file, or is cut short ({error}); "
             "fetch it again, or convert a checkpoint of another format with converters/"
         ) from error
+    # numpy itself has no bfloat16; as float32 it is the same number.
+    return {name: tensor.astype(np.float32) if types[name] == "BF16" else tensor for name, tensor in tensors.items()}, metadata
 
 
 def _order_header(file: BinaryIO) -> None:

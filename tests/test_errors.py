@@ -13,7 +13,10 @@ from coral_jax import commands, edit, train
 from coral_jax.training.logs import MetricsLog, read_metrics
 from coral_jax.training.workdir import claim
 
-pytestmark = pytest.mark.usefixtures("quick")
+pytestmark = [
+    pytest.mark.usefixtures("quick"),
+    pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning"),  # by which ml_collections reads config files
+]
 CONFIG = "--config=configs/surprised.py:domain=tiny"
 
 
@@ -99,7 +102,7 @@ def test_a_run_killed_in_its_first_moment_can_start_again(tmp_path):
         (["--edit=RUN", "--seeds=5-1"], "seeds '5-1' cannot be read"),
         (["--edit=RUN", "--seeds=0-4294967295"], "seeds '0-4294967295' are more than 1000000 faces; give fewer"),
         (["--edit=RUN", "--latents=NAN"], "holds NaN or infinite values, first in face 0"),
-        (["--edit=RUN", "--latents=SHAPE"], "has the shape [3]; this domain's generator reads"),
+        (["--edit=RUN", "--latents=SHAPE"], "read as w; this domain's generator reads"),
         (["--edit=RUN", "--latents=NAN", "--seeds=1"], "--seeds and --latents both say which faces"),
         (["--edit=RUN", "--weights_dir=."], "unknown domain 'tiny'"),
     ],

@@ -1,9 +1,11 @@
 """toons/captions.py: captions say what they should, and prompts are read back."""
 
+import re
+
 import numpy as np
 import pytest
 
-from coral_jax.toons.captions import PHRASES, caption, parse
+from coral_jax.toons.captions import PHRASES, WORDS, caption, parse
 from coral_jax.toons.faces import ATTRIBUTES
 
 
@@ -16,6 +18,7 @@ def test_captions_of_up_to_three_attributes_are_read_back():
         texts.add(text)
         assert set(parse(text)) == set(asked), text
     assert len(texts) > 500
+    assert {word for text in texts for word in re.findall(r"\w+", text)} == WORDS
 
 
 @pytest.mark.parametrize("name", PHRASES)

@@ -43,7 +43,7 @@ class Embedder:
     def _prepare(self, picture: np.ndarray) -> np.ndarray:
         if isinstance(self.network, Inception):
             return (clean_resize(picture) - 128) / 128
-        return preprocess(Image.fromarray(picture), self.network.config.image_size)
+        return preprocess(Image.fromarray(picture), self.network.config)
 
 
 def embedder(domain: Domain, inception: str | None, weights_dir: str | os.PathLike | None) -> Embedder:

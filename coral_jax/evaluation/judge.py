@@ -224,7 +224,8 @@ def training_time(rows: list[dict]) -> dict[str, Estimate]:
 
 @jit
 def _clip_gain(clip: object, text: jax.Array, original: jax.Array, edited: jax.Array) -> jax.Array:
-    return cosine(clip.encode_image(edited), text[None]) - cosine(clip.encode_image(original), text[None])
+    text = text[None]  # to every face
+    return cosine(clip.encode_image(edited), text) - cosine(clip.encode_image(original), text)
 
 
 def _samples(shown: dict, shares: list) -> dict[str, np.ndarray]:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from coral_jax.artifact import load_edit
-from coral_jax.domains import load_domain
+from coral_jax.domains import load_domain, note_unknown_words
 from coral_jax.evaluation.features import embedder
 from coral_jax.evaluation.judge import Judge
 from coral_jax.evaluation.plan import Cell, plan
@@ -62,6 +62,7 @@ def compare(
     domain = load_domain(domain_name, weights_dir)
     judge = Judge(domain, embedder(domain, inception, weights_dir), num_images, reference)
     cells = plan(methods, prompts, domain, weights_dir, out)
+    note_unknown_words(domain, prompts)
     about = {"domain": domain.name, "domain_fingerprint": domain.fingerprint, "num_images": num_images,
              "reference": reference, "versions": versions()}  # fmt: skip
     records, failed = evaluate(cells, judge, lambda done: write_tables(out, done, about))

@@ -1,6 +1,7 @@
-"""CLIP (Radford et al. 2021): a vision transformer and a causal text transformer that share one embedding space.
+"""CLIP (Radford et al. 2021): an image tower and a causal text transformer that share one embedding space.
 
-The architecture is OpenAI's, so published weights map one to one; the sizes are in `CLIPConfig`.
+The architecture is OpenAI's, so published weights map one to one; the sizes are in `CLIPConfig`.  The image tower is a
+vision transformer, or one of OpenAI's ResNets (`models.clip_resnet`).
 """
 
 import functools
@@ -13,7 +14,9 @@ import numpy as np
 import PIL.Image
 from flax import nnx
 
-# Channel statistics that every published CLIP was trained with, for pixels in [0, 1] (OpenAI's `_transform`).
+from coral_jax.models.clip_resnet import REDUCTION, ResNetTower
+
+# Channel statistics that OpenAI's CLIPs and most others were trained with, for pixels in [0, 1] (OpenAI's `_transform`).
 PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
 PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -25,12 +28,16 @@ ACTIVATIONS = {
 
 @dataclass(frozen=True)
 class CLIPConfig:
-    """Sizes of both towers, and the activation of their MLPs; the defaults are OpenAI's ViT-B/32."""
+    """Sizes of both towers, the activation of their MLPs, and the pixels they expect; the defaults are OpenAI's ViT-B/32.
+
+    A ResNet has the bottlenecks of each stage for vision_layers, (3, 4, 6, 3) in RN50; patch_size is then 32, vision_width
+    the channels after the stem, and vision_heads the heads of the attention pool.
+    """
 
     image_size: int = 224
     patch_size: int = 32
     vision_width: int = 768
-    vision_layers: int = 12
+    vision_layers: int | tuple[int, ...] = 12
     vision_heads: int = 12
     text_width: int = 512
     text_layers: int = 12
@@ -40,34 +47,48 @@ class CLIPConfig:
     vocab_size: int = 49408
     activation: str = "quick_gelu"  # of ACTIVATIONS
     vision_hidden: int | None = None  # width inside the vision tower's MLPs; None: 4 times vision_width
+    pixel_mean: tuple[float, ...] = PIXEL_MEAN  # of pixels in [0, 1], a channel
+    pixel_std: tuple[float, ...] = PIXEL_STD
+
+    @property
+    def is_resnet(self) -> bool:
+        """Whether the image tower is a ResNet, not a vision transformer."""
+        return isinstance(self.vision_layers, tuple)
 
     def __post_init__(self):
-        """Rejects an unknown activation and sizes that do not divide."""
+        """Rejects an unknown activation, sizes that do not divide, and statistics that are not of three channels."""
         if self.activation not in ACTIVATIONS:
             raise ValueError(f"CLIPConfig: activation is {self.activation!r}; give one of {', '.join(ACTIVATIONS)}")
+        if len(self.pixel_mean) != 3 or len(self.pixel_std) != 3 or min(self.pixel_std) <= 0:
+            raise ValueError(
+                f"CLIPConfig: pixel_mean {self.pixel_mean} and pixel_std {self.pixel_std}; give three numbers each, std above 0"
+            )
+        if self.is_resnet and self.patch_size != REDUCTION:
+            raise ValueError(f"CLIPConfig: patch_size is {self.patch_size}; give {REDUCTION}, which every ResNet of CLIP has")
+        widest = self.vision_width * 32 if self.is_resnet else self.vision_width
         for name, whole, part in (
             ("image_size / patch_size", self.image_size, self.patch_size),
-            ("vision_width / vision_heads", self.vision_width, self.vision_heads),
+            ("vision_width / vision_heads", widest, self.vision_heads),
             ("text_width / text_heads", self.text_width, self.text_heads),
         ):
-            if whole % part:
+            if part < 1 or whole % part:
                 raise ValueError(f"CLIPConfig: {name} = {whole} / {part} is not whole; choose sizes that divide")
 
 
-def preprocess(image: PIL.Image.Image, size: int) -> np.ndarray:
-    """A picture from a file -> CLIP's pixels [size, size, 3], as OpenAI's `_transform`: bicubic resize, centre, normalise.
+def preprocess(image: PIL.Image.Image, config: CLIPConfig) -> np.ndarray:
+    """A picture from a file -> its CLIP's pixels [S, S, 3], as OpenAI's `_transform`: bicubic resize, centre, normalise.
 
     For pictures beside those that the program draws, which `CLIP.encode_image` takes: OpenAI's ends in 8 bits on the
     way, so it has no gradient.  Stack the results for `CLIP.encode_pixels`.
     """
-    width, height = image.size
+    size, (width, height) = config.image_size, image.size
     short = min(width, height)
     # torchvision's rounding: the longer side down, the crop's corner to the nearest even.
     width, height = (size if side == short else int(size * side / short) for side in (width, height))
     left, top = round((width - size) / 2), round((height - size) / 2)
     image = image.resize((width, height), PIL.Image.Resampling.BICUBIC).crop((left, top, left + size, top + size))
     unit = np.asarray(image.convert("RGB"), np.float32) / 255
-    return (unit - np.asarray(PIXEL_MEAN, np.float32)) / np.asarray(PIXEL_STD, np.float32)
+    return (unit - np.asarray(config.pixel_mean, np.float32)) / np.asarray(config.pixel_std, np.float32)
 
 
 def _normal(std: float) -> nnx.Initializer:
@@ -143,9 +164,18 @@ class VisionTower(nnx.Module):
         self.ln_post = _layer_norm(width, rngs)
         self.proj = nnx.Linear(width, config.embed_dim, use_bias=False, kernel_init=std, rngs=rngs)
 
+    @property
+    def dtype(self) -> jnp.dtype:
+        """The type of the weights, in which the tower computes."""
+        return self.patch.kernel.dtype
+
     def __call__(self, pixels: jax.Array) -> jax.Array:
         """pixels [B, S, S, 3], normalised -> features [B, embed_dim]."""
         return self.proj(self.ln_post(self.tokens(pixels)[-1][:, 0]))
+
+    def patches(self, pixels: jax.Array) -> list[jax.Array]:
+        """pixels [B, S, S, 3], normalised -> after each block, the patches [B, patches, width] without the class token."""
+        return [tokens[:, 1:] for tokens in self.tokens(pixels)]
 
     def tokens(self, pixels: jax.Array) -> list[jax.Array]:
         """pixels [B, S, S, 3], normalised -> after each block, the class token and the patches [B, 1 + patches, width]."""
@@ -199,7 +229,11 @@ class CLIP(nnx.Module):
     def __init__(self, config: CLIPConfig, rngs: nnx.Rngs):
         """Makes both towers, initialised for training from scratch."""
         self.config = config
-        self.vision = VisionTower(config, rngs)
+        if config.is_resnet:
+            sizes = config.image_size, config.vision_width, config.vision_layers, config.vision_heads, config.embed_dim
+            self.vision = ResNetTower(*sizes, rngs)
+        else:
+            self.vision = VisionTower(config, rngs)
         self.text = TextTower(config, rngs)
         self.logit_scale = nnx.Param(jnp.array(math.log(1 / 0.07), jnp.float32))
 
@@ -214,18 +248,28 @@ class CLIP(nnx.Module):
             shape = (images.shape[0], size, size, images.shape[3])
             images = jax.image.resize(images, shape, jax.image.ResizeMethod.AREA)
         # [-1, 1] -> [0, 1] and the normalisation are one affine map, taken after the resize, which is linear.
-        mean, std = np.asarray(PIXEL_MEAN, np.float32), np.asarray(PIXEL_STD, np.float32)
+        mean, std = (np.asarray(x, np.float32) for x in (self.config.pixel_mean, self.config.pixel_std))
         return images * (0.5 / std)[None, None, None] + ((0.5 - mean) / std)[None, None, None]
 
     def encode_pixels(self, pixels: jax.Array) -> jax.Array:
         """pixels [B, S, S, 3], already preprocessed -> features [B, embed_dim], not normalised."""
+        return self.vision(self._checked(pixels)).astype(jnp.float32)
+
+    def patches(self, images: jax.Array) -> list[jax.Array]:
+        """images [B, H, W, 3] in [-1, 1], any size -> what the image tower makes of each patch, [B, patches, channels] a block.
+
+        A ResNet's blocks are its four stages, and their patches the positions of the feature maps.
+        """
+        return self.vision.patches(self._checked(self.preprocess(images)))
+
+    def _checked(self, pixels: jax.Array) -> jax.Array:
         size = self.config.image_size
         if pixels.shape[1:] != (size, size, 3):
             raise ValueError(
                 f"CLIP.encode_pixels: got {pixels.shape}, expected [B, {size}, {size}, 3]; "
                 "use encode_image, which resizes"
             )
-        return self.vision(pixels.astype(self.vision.patch.kernel.dtype)).astype(jnp.float32)
+        return pixels.astype(self.vision.dtype)
 
     def encode_text(self, ids: jax.Array) -> jax.Array:
         """ids [B, N], N <= context, zeros after <|endoftext|> -> features [B, embed_dim], not normalised."""

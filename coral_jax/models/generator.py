@@ -74,7 +74,7 @@ class Generator(nnx.Module):
 
     @abc.abstractmethod
     def lower(self, resolution: int) -> "Generator":
-        """The same network up to `resolution` px; ValueError where it has no such layers."""
+        """The same network up to `resolution` px, one of `sizes`; ValueError for another."""
 
     @staticmethod
     def stays_float32(path: tuple) -> bool:
@@ -105,6 +105,15 @@ class Generator(nnx.Module):
     def size(self) -> int:
         """Pixels a side of the image, bars included: the last layer's, unless the read-out up-samples."""
         return self.layers[-1].resolution
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The sizes that `lower` draws at, in order."""
+        return tuple(dict.fromkeys(layer.resolution for layer in self.layers if layer.resolution >= 8))
+
+    def rows_at(self, size: int) -> tuple[int, int] | None:
+        """`content_rows` of the image at another size."""
+        return self.content_rows and tuple(row * size // self.size for row in self.content_rows)
 
     def codes_read(self, layers: Sequence[int]) -> int:
         """How many codes, from the first, the layers of these numbers read; those of ToRGB do not count."""

@@ -61,13 +61,13 @@ def modulated_conv(x: jax.Array, kernel: jax.Array, style: jax.Array, *, up: boo
     Times its `demodulation` it equals StyleGAN2's per-sample kernels (`modulated_conv2d` of stylegan2-ada-pytorch,
     unfused path).  `up` doubles the resolution; `fused` picks how: `upsample_conv`.  Computes in the type of x.
     """
-    scaled = _scale(x, style)
+    scaled = scale(x, style)
     kernel = kernel.astype(x.dtype)
     return upsample_conv(scaled, kernel, fused=fused) if up else conv2d(scaled, kernel)
 
 
 @jax.custom_vjp
-def _scale(x: jax.Array, factor: jax.Array) -> jax.Array:
+def scale(x: jax.Array, factor: jax.Array) -> jax.Array:
     """x [B, H, W, C] times factor [B, C], in the type of x."""
     return x * _of_pixels(factor, x)
 
@@ -78,15 +78,15 @@ def _of_pixels(factor: jax.Array, x: jax.Array) -> jax.Array:
 
 
 def _scale_forward(x: jax.Array, factor: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _scale(x, factor), (x, factor)
+    return scale(x, factor), (x, factor)
 
 
 def _scale_backward(kept: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
     x, factor = kept
-    return _scale(gradient, factor), _sum_of_pixels(x * gradient).astype(factor.dtype)
+    return scale(gradient, factor), _sum_of_pixels(x * gradient).astype(factor.dtype)
 
 
-_scale.defvjp(_scale_forward, _scale_backward)
+scale.defvjp(_scale_forward, _scale_backward)
 
 
 @jax.custom_batching.custom_vmap

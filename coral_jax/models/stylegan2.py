@@ -163,6 +163,5 @@ class StyleGAN2(Generator):
         short.config = replace(self.config, size=resolution, channels=channels)
         short.convs = nnx.List(list(short.convs)[: len(short.layers)])
         short.to_rgbs = nnx.List(list(short.to_rgbs)[: len(channels)])
-        if self.content_rows is not None:
-            short.content_rows = tuple(row * resolution // self.config.size for row in self.content_rows)
+        short.content_rows = self.rows_at(resolution)
         return short

@@ -46,6 +46,12 @@ _FILLERS = frozenset(
     ("a", "an", "the", "and", "with", "of", "face", "person", "portrait", "photo", "picture", "drawing", "cartoon",
      "character", "man", "woman", "wearing", "has", "having", "his", "her", "their", "very", "big", "eyes", "hair")
 )  # fmt: skip
+#: every word that a caption may hold
+WORDS = frozenset(
+    word
+    for text in ("a an with and", *_JOINED.values(), *_SUBJECTS, *_OPENINGS, *(p for ps in PHRASES.values() for p in ps))
+    for word in re.findall(r"\w+", text)
+)
 
 
 def _hair_phrase(names: Sequence[str]) -> str:

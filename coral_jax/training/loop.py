@@ -16,7 +16,7 @@ import numpy as np
 
 from coral_jax.artifact import Edit
 from coral_jax.config import Resolved, Settings, resolve
-from coral_jax.domains import Domain, load_domain
+from coral_jax.domains import Domain, load_domain, note_unknown_words
 from coral_jax.global_directions.relevance import channels_of
 from coral_jax.latents import parse_seeds, w_plus_of_seeds
 from coral_jax.methods import Method, get_method
@@ -73,6 +73,8 @@ def train_all(config: ml_collections.ConfigDict, runs: list[Run]) -> list[dict]:
     fresh = jax.device_get(_init_state(chosen.settings, frozen, init_key))  # each prompt starts alike, as it would alone
     left = partition.from_first(lambda: _claim(runs, config, domain), np.zeros(len(runs), np.int32))
     open_runs = [run for run, unfinished in zip(runs, left, strict=True) if unfinished]
+    if partition.is_first():
+        note_unknown_words(domain, [run.prompt for run in open_runs])
     if open_runs:
         frozen = _of_prompts([with_inputs(frozen._replace(text=text), domain, chosen.settings, run.prompt, seeds)
                               for run, text, unfinished in zip(runs, texts, left, strict=True) if unfinished])  # fmt: skip
@@ -109,10 +111,11 @@ def proxy(generator: Generator, method: Method, resolution: int) -> Generator:
     ValueError where that image lacks a layer that the method edits: it would not be learned.
     """
     edited = method.layers(generator)
-    sizes = dict.fromkeys(layer.resolution for layer in generator.layers[edited[-1] - 1 :])
+    last = generator.layers[edited[-1] - 1].resolution
+    sizes = [size for size in generator.sizes if size >= last]
     # FEAT* counts its layer in the whole generator, and would edit another one of a lower generator.
     least = next(size for size in sizes if method.layers(generator.lower(size)) == edited)
-    if resolution >= least:
+    if resolution >= least or (resolution >= last and resolution not in sizes):  # `lower` says what it lacks
         return generator.lower(resolution)
     raise ValueError(
         f"loss_resolution is {resolution}, and what {method.name} edits here needs {least} px; give at least {least}, or "
