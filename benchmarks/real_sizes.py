@@ -73,7 +73,7 @@ def main() -> None:
         "convert the generator": ["converters.stylegan2", f"--checkpoint={given / 'generator.pt'}",
                                   f"--out={ours / 'generator.safetensors'}"],
         "convert CLIP": ["converters.clip", f"--checkpoint={given / 'ViT-B-32.pt'}", f"--out={ours / 'clip.safetensors'}",
-                         f"--tokenizer={_TOKENIZER}"],
+                         f"--tokenizer={_TOKENIZER}", "--activation=quick_gelu"],
         "convert the identity network": ["converters.identity", f"--checkpoint={given / 'model_ir_se50.pth'}",
                                          f"--out={ours / 'identity.safetensors'}"],
         "make the domain": ["converters.domain", *options, *(f"--{n}={ours / n}.safetensors" for n in

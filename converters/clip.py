@@ -1,4 +1,4 @@
-"""CLIP weights of OpenAI, open_clip and Hugging Face -> this program's, with the tokenizer beside them.
+"""CLIP weights of OpenAI, open_clip and Hugging Face -> this program's, with their tokenizer.
 
     python -m converters.clip --checkpoint=ViT-B-32.pt --out=weights/clip.safetensors
 
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from flax import nnx
 
-from converters import command, engine, hugging_face, open_clip, reading
+from converters import command, engine, hugging_face, open_clip, reading, wrappings
 from converters.clip_names import HUGGING_FACE_MARK, from_hugging_face, table
 from converters.clip_said import Said, read_json
 from converters.vocabulary import VOCABULARY, find_vocabulary, tokenizer_json
@@ -48,6 +48,8 @@ _WEIGHTS = {
                      "open_clip_pytorch_model.bin", "open_clip_pytorch_model.bin.index.json"),
 }  # fmt: skip
 
+_MARKS = ("token_embedding.weight", "text_model.embeddings.token_embedding.weight")  # OpenAI's and Hugging Face's names
+
 _HEAD_WIDTH = 64
 _VISION_HEAD_WIDTHS = {1280: 80, 1408: 88, 1664: 104, 1792: 112}  # of open_clip's ViT-H, ViT-g, ViT-bigG and ViT-e
 
@@ -68,7 +70,7 @@ class Source:
 
 
 def convert(checkpoint: Path, out: Path, tokenizer: str | None = None, activation: str | None = None) -> str:
-    """Convert a file or folder, and write tokenizer.json beside `out`; the lines say what was made, and what to look at.
+    """Convert a file or folder, and write tokenizer.json next to `out`; the lines say what was made, and what to look at.
 
     tokenizer: where the vocabulary is, a file or folder as `read_vocabulary` takes; None: in the checkpoint's folder,
     else in the installed open_clip or OpenAI's clip. activation: of ACTIVATIONS, for a checkpoint that does not say it.
@@ -110,9 +112,10 @@ def read_source(checkpoint: Path) -> Source:
     """Read a file or folder with all that is said of it; ValueError for a folder without weights, and for a CLIP that is
     not like OpenAI's."""
     files = find_weights(checkpoint)
-    tensors = {}
-    for file in files:
-        tensors |= _tensors(reading.read(file))
+    if len(files) == 1:
+        tensors = wrappings.find(reading.read(files[0]), _MARKS, str(files[0]), "and no CLIP; give a CLIP's weights").arrays
+    else:
+        tensors = {name: tensor for file in files for name, tensor in _shard(file).items()}
     is_hugging_face = HUGGING_FACE_MARK in tensors
     said = read_said(files[0].parent, is_hugging_face)
     origins = [command.origin(file) for file in files]
@@ -177,19 +180,18 @@ def _shards(index: Path) -> list[Path]:
     return [index.parent / name for name in names]
 
 
+def _shard(file: Path) -> Mapping[str, np.ndarray]:
+    content = reading.read(file)
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{file} holds no names and arrays; fetch it again")
+    return content
+
+
 def _shard_names(index: Path) -> list[str]:
     named = read_json(index).get("weight_map")
     if not isinstance(named, dict) or not named:
         raise ValueError(f"{index} has no weight_map of arrays and files; fetch it again")
     return sorted(set(map(str, named.values())))
-
-
-def _tensors(content: object) -> dict[str, np.ndarray]:
-    if isinstance(content, Mapping):
-        content = content.get("state_dict", content)  # as open_clip's training writes it
-    if not isinstance(content, Mapping):
-        raise ValueError("the checkpoint holds no state dict (names and arrays); give a file of weights")
-    return {name.removeprefix("module."): value for name, value in content.items()}
 
 
 # --- sizes -----------------------------------------------------------------------------------------------------------------
@@ -304,8 +306,9 @@ def _activation(said: Said, given: str | None) -> str:
         )
     what = f"the activation {given!r} is not known" if given else "nothing says the activation of this checkpoint"
     raise ValueError(
-        f"{what}; give --activation=quick_gelu (OpenAI's weights, MetaCLIP, DFN, LAION-400M's ViT-B/32) or --activation=gelu "
-        "(LAION's others and most of open_clip), or put its config.json or open_clip_config.json next to the checkpoint"
+        f"{what}; give --activation=quick_gelu (OpenAI's weights, LAION-400M's ViT-B/32, all ResNets, most of MetaCLIP "
+        "and DFN) or --activation=gelu (LAION's others and most of open_clip), or put its config.json or "
+        "open_clip_config.json next to the checkpoint"
     )
 
 

@@ -52,7 +52,7 @@ def table(config: CLIPConfig) -> engine.Table:
         "text.token_embedding": ("token_embedding.weight", engine.SAME),
         "text.positional_embedding": ("positional_embedding", engine.SAME),
         "text.proj.kernel": ("text_projection", engine.SAME),
-        **_layer_norm("text.ln_final", "ln_final"),
+        **_norm("text.ln_final", "ln_final"),
     }
     for index in range(config.text_layers):
         found |= _block(f"text.blocks.{index}", f"transformer.resblocks.{index}")
@@ -65,8 +65,8 @@ def _vit(config: CLIPConfig) -> engine.Table:
         "vision.positional_embedding": ("visual.positional_embedding", engine.SAME),
         "vision.patch.kernel": ("visual.conv1.weight", _patches(config.patch_size)),
         "vision.proj.kernel": ("visual.proj", engine.SAME),
-        **_layer_norm("vision.ln_pre", "visual.ln_pre"),
-        **_layer_norm("vision.ln_post", "visual.ln_post"),
+        **_norm("vision.ln_pre", "visual.ln_pre"),
+        **_norm("vision.ln_post", "visual.ln_post"),
     }
     for index in range(config.vision_layers):
         found |= _block(f"vision.blocks.{index}", f"visual.transformer.resblocks.{index}")
@@ -78,22 +78,19 @@ def _resnet(config: CLIPConfig) -> engine.Table:
     for ours, theirs in (("query", "q_proj"), ("key", "k_proj"), ("value", "v_proj"), ("out", "c_proj")):
         found |= _linear(f"vision.pool.{ours}", f"visual.attnpool.{theirs}.weight", f"visual.attnpool.{theirs}.bias")
     for index in range(3):
-        found |= _conv(f"vision.stem.{index}", f"visual.conv{index + 1}")
-        found |= _batch_norm(f"vision.stem_norms.{index}", f"visual.bn{index + 1}")
+        found |= _conv_norm(f"vision.stem.{index}", f"visual.conv{index + 1}", f"visual.bn{index + 1}")
     for stage, count in enumerate(config.vision_layers):
         for index in range(count):
             ours, theirs = f"vision.stages.{stage}.{index}", f"visual.layer{stage + 1}.{index}"
-            for number in (1, 2, 3):
-                found |= _conv(f"{ours}.conv_{number}", f"{theirs}.conv{number}")
-                found |= _batch_norm(f"{ours}.norm_{number}", f"{theirs}.bn{number}")
+            for number, part in enumerate(("reduce", "middle", "expand"), 1):
+                found |= _conv_norm(f"{ours}.{part}", f"{theirs}.conv{number}", f"{theirs}.bn{number}")
             if index == 0:  # where a stage begins, the number of channels changes
-                found |= _conv(f"{ours}.shortcut", f"{theirs}.downsample.0")
-                found |= _batch_norm(f"{ours}.shortcut_norm", f"{theirs}.downsample.1")
+                found |= _conv_norm(f"{ours}.shortcut", f"{theirs}.downsample.0", f"{theirs}.downsample.1")
     return found
 
 
 def _block(ours: str, theirs: str) -> engine.Table:
-    found = _layer_norm(f"{ours}.ln_1", f"{theirs}.ln_1") | _layer_norm(f"{ours}.ln_2", f"{theirs}.ln_2")
+    found = _norm(f"{ours}.ln_1", f"{theirs}.ln_1") | _norm(f"{ours}.ln_2", f"{theirs}.ln_2")
     found |= _linear(f"{ours}.qkv", f"{theirs}.attn.in_proj_weight", f"{theirs}.attn.in_proj_bias")
     for own, their in (("out", "attn.out_proj"), ("fc", "mlp.c_fc"), ("proj", "mlp.c_proj")):
         found |= _linear(f"{ours}.{own}", f"{theirs}.{their}.weight", f"{theirs}.{their}.bias")
@@ -104,19 +101,17 @@ def _linear(ours: str, weight: str, bias: str) -> engine.Table:
     return {f"{ours}.kernel": (weight, engine.LINEAR), f"{ours}.bias": (bias, engine.SAME)}
 
 
-def _conv(ours: str, theirs: str) -> engine.Table:
-    return {f"{ours}.kernel": (f"{theirs}.weight", engine.CONV)}
-
-
-def _layer_norm(ours: str, theirs: str) -> engine.Table:
-    return {f"{ours}.scale": (f"{theirs}.weight", engine.SAME), f"{ours}.bias": (f"{theirs}.bias", engine.SAME)}
-
-
-def _batch_norm(ours: str, theirs: str) -> engine.Table:
-    statistics = {"mean": "running_mean", "var": "running_var"}
-    return _layer_norm(ours, theirs) | {
-        f"{ours}.{own}": (f"{theirs}.{their}", engine.SAME) for own, their in statistics.items()
+def _conv_norm(ours: str, conv: str, norm: str) -> engine.Table:
+    return {
+        f"{ours}.conv.kernel": (f"{conv}.weight", engine.CONV),
+        f"{ours}.norm.mean": (f"{norm}.running_mean", engine.SAME),
+        f"{ours}.norm.var": (f"{norm}.running_var", engine.SAME),
+        **_norm(f"{ours}.norm", norm),
     }
+
+
+def _norm(ours: str, theirs: str) -> engine.Table:
+    return {f"{ours}.scale": (f"{theirs}.weight", engine.SAME), f"{ours}.bias": (f"{theirs}.bias", engine.SAME)}
 
 
 def _patches(patch: int) -> engine.Layout:

@@ -85,6 +85,13 @@ def numbers(given: object, name: str, file: str) -> tuple[float, ...]:
     return tuple(float(value) for value in values)
 
 
+def whole(given: object, name: str, file: str) -> int:
+    """A number of things, at least 1; ValueError for anything else."""
+    if not isinstance(given, int) or given < 1:
+        raise ValueError(f"{file}: {name} is {given!r}, and must be a whole number above 0; fetch the file again")
+    return given
+
+
 def side(given: object, name: str, file: str) -> int:
     """The side of a square, given as a number, [height, width] or one of Hugging Face's dictionaries; else ValueError."""
     values = list(given.values()) if isinstance(given, Mapping) else given if isinstance(given, list | tuple) else [given]

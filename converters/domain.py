@@ -11,9 +11,10 @@ import itertools
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 import jax
 import jax.numpy as jnp
@@ -50,12 +51,14 @@ def make_domain(
     subject: str | None = None,
     segmenter_fit: bool = False,
     weights_dir: str | None = None,
+    origins: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
     """Write a domain's folder, whole or not at all; the line says what was made.
 
     generator, clip, identity: files of this program; `clip` has its tokenizer.json beside it, or is a folder with both.
     template: of TEMPLATES. subject: what the generator draws, such as "car"; the template's, if not given.
     segmenter_fit: fit the mixture of 5 segments that segment_* methods need.
+    origins: by the names of the domain's files, where they came from, for domain.json; their paths, if not given.
     ValueError for a name that is taken or is none, and for files that do not belong together.
     """
     folder = _new_folder(name, weights_dir)
@@ -78,7 +81,7 @@ def make_domain(
     with _whole_folder(folder) as partial:
         for file, source in files.items():
             shutil.copyfile(source, partial / file)
-        sources = {file: {"path": str(source)} | _original(source) for file, source in files.items()}
+        sources = {file: {"path": origins.get(file, str(path))} | _original(path) for file, path in files.items()}
         segmenters = {}
         if segmenter_fit:
             weights.save(partial / "mixture.safetensors", fit_segmenter(network, chosen.settings["truncation"]), np.float16)

@@ -74,6 +74,8 @@ def fill(
             expected = layout.write(np.broadcast_to(np.float32(0), variables[ours].shape)).shape
             if np.shape(source[theirs]) != expected:
                 problems.append(f"wrong shape: {theirs} is {np.shape(source[theirs])}, for {ours} it must be {expected}")
+            if source[theirs].dtype.kind != "f":
+                problems.append(f"wrong type: {theirs} holds {source[theirs].dtype} values, such as a quantised network's")
     if problems:
         raise ValueError(
             f"{origin} does not fit {type(module).__name__}; give a checkpoint of the kind that this command converts:\n  "

@@ -14,7 +14,8 @@ import numpy as np
 
 from converters import command
 from converters.engine import extract
-from converters.stylegan2 import FILTER, nvidia_table, rosinality_table
+from converters.stylegan2 import nvidia_table, rosinality_table
+from converters.stylegan2_source import FILTER
 from coral_jax import weights
 from coral_jax.models.stylegan2 import StyleGAN2, StyleGAN2Config
 from coral_jax.runtime.files import write_bytes

@@ -34,7 +34,8 @@ def convert(checkpoint: Path, out: Path) -> str:
 
 def tensors_of(content: object, origin: str) -> dict[str, np.ndarray]:
     """The state dict in what a .pth holds; ValueError where it has no face network."""
-    return wrappings.find(content, ("input_layer.0.weight",), origin, "and no IR-SE face network; give model_ir_se50.pth").arrays
+    missing = "and no IR-SE face network; give model_ir_se50.pth"
+    return wrappings.find(content, ("input_layer.0.weight",), origin, missing).arrays
 
 
 def load(source: Mapping[str, np.ndarray], origin: str) -> Identity:

@@ -16,9 +16,9 @@ from converters import command, engine, reading, wrappings
 from coral_jax import weights
 from coral_jax.models.inception import BLOCKS, Inception, InceptionConfig, Kernel
 
-# The scores of the 1008 classes, and a head that only training used: features need neither.
 MARKERS = ("Conv2d_1a_3x3.conv.weight", "layers.conv.weight")  # of pytorch-fid and of clean-fid
 _NONE = "and no Inception-v3 of FID; give pt_inception-2015-12-05-6726825d.pth or inception-2015-12-05.pt"
+# The scores of the 1008 classes, and a head that only training used: features need neither.
 IGNORED = (r"fc\..*", r"output\..*", r"AuxLogits\..*", r".*\.num_batches_tracked")
 
 # Convolutions of each block in our order: branch by branch, those side by side last.

@@ -2,8 +2,8 @@
 
     python -m converters.mobilestylegan --checkpoint=random_face-2021.7.21.1-py3-none-any.whl --out=generator.safetensors
 
---readouts=coral_jax/faces/weights/readouts.safetensors adds the heads that draw it at 128 and 256 px
-(`coral_jax.faces.train_readouts`), of the wheel's network alone.
+The heads that draw the wheel's network at 128 and 256 px come with the package; --readouts=FILE takes others
+(`coral_jax.faces.train_readouts`).
 
 Read: the wheel of the Python package random-face, a zip with both networks for OpenVINO, which is read as data and never
 run; and the state dict of the authors' PyTorch program.  w_avg is estimated: neither has one.
@@ -17,12 +17,14 @@ from pathlib import Path
 import numpy as np
 from flax import nnx
 
+import coral_jax.faces
 from converters import command, openvino, reading
 from converters.stylegan2 import AVERAGED, estimated_w_avg
 from coral_jax import weights
 from coral_jax.models.mobile_stylegan import MobileStyleGAN, MobileStyleGANConfig
 from coral_jax.models.stylegan2 import MAPPING_LR_MUL
 
+READOUTS = Path(coral_jax.faces.__file__).parent / "weights" / "readouts.safetensors"
 _NETWORKS = ("MappingNetwork", "SynthesisNetwork")
 
 Arrays = dict[str, np.ndarray]  # by our names
@@ -33,7 +35,7 @@ def convert(checkpoint: Path, out: Path, readouts: str | None = None) -> str:
 
     ValueError for what is not a MobileStyleGAN, and for read-outs of another one.
     """
-    added = {} if readouts is None else _readouts(Path(readouts), checkpoint)
+    added = _readouts(Path(readouts), checkpoint) if readouts else _packaged(checkpoint)
     if zipfile.is_zipfile(checkpoint) and checkpoint.suffix != ".pth":
         arrays, notes = of_openvino(*_networks(checkpoint)), []
     else:
@@ -44,6 +46,12 @@ def convert(checkpoint: Path, out: Path, readouts: str | None = None) -> str:
     size = f"MobileStyleGAN of {generator.size} px, {generator.n_latent} codes of {generator.w_dim}"
     lower = "".join(f", read-out at {size} px" for size in generator.config.readouts)
     return "\n".join([*notes, f"{out}: {size}, {len(generator.layers)} layers{lower}"])
+
+
+def _packaged(checkpoint: Path) -> Arrays:
+    """Arrays of the package's read-outs, if they were learned for this checkpoint."""
+    arrays, about = weights.load_tensors(READOUTS)
+    return arrays if about["source_sha256"] == weights.fingerprint(checkpoint) else {}
 
 
 def _readouts(path: Path, checkpoint: Path) -> Arrays:

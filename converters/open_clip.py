@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from converters.clip_said import check, numbers, part, read_json, side
+from converters.clip_said import check, numbers, part, read_json, side, whole
 from coral_jax.models.clip import PIXEL_MEAN, PIXEL_STD
 from coral_jax.models.clip_resnet import REDUCTION
 
@@ -70,7 +70,7 @@ def said(file: Path) -> tuple[dict[str, object], list[str]]:
         harmless = _HARMLESS[name] | ({"preprocess_cfg"} if given is config else set())
         notes += check(given, f"{file}: {name}", _USED[name], _FIXED[name], harmless)
     _check_pooling(text, file)
-    fields = {"text_heads": text.get("heads", 8), **_vision(vision, file)}
+    fields = {"text_heads": whole(text.get("heads", 8), "text_cfg: heads", str(file)), **_vision(vision, file)}
     # open_clip's list of models has files without these two, which there depend on the weights.
     if "quick_gelu" in model or "model_cfg" in config:
         fields["activation"] = "quick_gelu" if model.get("quick_gelu") else "gelu"
@@ -91,9 +91,9 @@ def said(file: Path) -> tuple[dict[str, object], list[str]]:
 
 
 def _vision(vision: dict, file: Path) -> dict[str, object]:
-    layers, width, head_width = vision.get("layers", 12), vision.get("width", 768), vision.get("head_width", 64)
-    if not all(isinstance(number, int) and number > 0 for number in (width, head_width)):
-        raise ValueError(f"{file}: vision_cfg has width {width!r} and head_width {head_width!r}; fetch the file again")
+    layers = vision.get("layers", 12)
+    width = whole(vision.get("width", 768), "vision_cfg: width", str(file))
+    head_width = whole(vision.get("head_width", 64), "vision_cfg: head_width", str(file))
     is_resnet = isinstance(layers, list)
     fields = {"vision_heads": width * (32 if is_resnet else 1) // head_width}
     if "layers" in vision:

@@ -121,6 +121,8 @@ def _tensor(
     """torch._utils._rebuild_tensor_v2: a view of a storage, checked to lie inside it."""
     if isinstance(storage, Record):
         return storage
+    if storage.ndim != 1 or not storage.flags.c_contiguous or storage.dtype.hasobject:
+        raise ValueError("a tensor is made from what is no storage")
     if any(rest[2:]):  # requires_grad, backward_hooks, and then bits for lazy negation and conjugation
         raise ValueError("a tensor is stored negated or conjugated")
     if len(shape) != len(strides) or min((offset, *shape, *strides)) < 0:
@@ -138,6 +140,8 @@ def _typed_tensor(
     """torch._utils._rebuild_tensor_v3: a view of bytes, of a type that is named; a Record where it is not known."""
     if dtype not in _DTYPES:
         return record_class(getattr(dtype, "kind", str(dtype)))()
+    if isinstance(storage, Record):
+        return storage
     return _tensor(storage.view(_DTYPES[dtype]), offset, shape, strides, grad, hooks, *rest)
 
 

@@ -120,7 +120,8 @@ def _read_zip(path: Path) -> object:
         if "data.pkl" in members:
             return _read_torch(path, archive, members)
         if files and all(name.endswith(".npy") for name in files):
-            return {name.removesuffix(".npy"): _read_member(archive, name) for name in files}
+            arrays = {name.removesuffix(".npy"): _read_member(archive, name) for name in files}
+            return arrays["arr_0"] if list(arrays) == ["arr_0"] else arrays  # what numpy calls an array without a name
     held = ", ".join(files[:3]) + (", ..." if len(files) > 3 else "")
     raise ValueError(f"{path} is a zip of {held or 'nothing'}; unpack it first and give the file that was in it")
 

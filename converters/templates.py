@@ -47,6 +47,7 @@ TEMPLATES = {
     "ffhq_256": Template(_FACES, size=256),
     # LSUN's cars are 4:3, and were padded with black: of 512 px, rows 64 to 448 are the picture.
     "cars": Template(_OBJECTS, "car", faces=False, bars=Fraction(1, 8)),
+    "cats": Template(_OBJECTS, "cat", faces=False),
     "sketch": Template(_DRAWN),
     "pixar": Template(_DRAWN),
 }

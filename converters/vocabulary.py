@@ -11,13 +11,13 @@ from coral_jax.models.clip import CLIPConfig
 from coral_jax.tokenizer import Tokenizer, clip_vocab
 
 VOCABULARY = "bpe_simple_vocab_16e6.txt.gz"  # OpenAI's merges, as its `clip` and open_clip install them
-_HUGGING_FACE = ("tokenizer.json", "vocab.json")  # a folder with one of them has a tokenizer of Hugging Face's
+_HUGGING_FACE = (("tokenizer.json",), ("vocab.json", "merges.txt"))  # each a tokenizer of Hugging Face's
 
 
 def find_vocabulary(checkpoint: Path) -> Path:
     """The checkpoint's folder if it has a vocabulary, else OpenAI's as open_clip or clip installed it; else ValueError."""
     folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
-    if any((folder / name).is_file() for name in (*_HUGGING_FACE, VOCABULARY)):
+    if _has_hugging_face(folder) or (folder / VOCABULARY).is_file():
         return folder
     for package in ("open_clip", "clip"):
         spec = find_spec(package)  # looks, and does not import
@@ -40,7 +40,7 @@ def read_vocabulary(path: Path, vocab_size: int) -> tuple[dict[str, int], list[t
     if path.suffix == ".gz":
         return _openais(path, vocab_size)
     folder = path if path.is_dir() else path.parent
-    if any((folder / name).is_file() for name in _HUGGING_FACE):
+    if _has_hugging_face(folder):
         return hugging_face.vocabulary(folder)
     if (folder / VOCABULARY).is_file():
         return _openais(folder / VOCABULARY, vocab_size)
@@ -63,6 +63,10 @@ def tokenizer_json(vocabulary: Path, config: CLIPConfig) -> bytes:
                 f"{vocabulary} has {size} tokens, and this CLIP {config.vocab_size}; give its own with --tokenizer=FILE"
             )
         return path.read_bytes()
+
+
+def _has_hugging_face(folder: Path) -> bool:
+    return any(all((folder / name).is_file() for name in names) for names in _HUGGING_FACE)
 
 
 def _openais(path: Path, vocab_size: int) -> tuple[dict[str, int], list[tuple[str, str]]]:

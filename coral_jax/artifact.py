@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,15 +13,18 @@ import numpy as np
 from flax import nnx
 
 from coral_jax import weights
-from coral_jax.config import Settings
+from coral_jax.config import Settings, settings_of
 from coral_jax.domains import Domain, load_domain
 from coral_jax.methods import Method, get_method, make_trainables
 from coral_jax.metrics import LayerShare, layer_shares
 from coral_jax.optimisers import Trainables
-from coral_jax.runtime.files import write_json
+from coral_jax.runtime.files import check_fields, read_json, write_json
+from coral_jax.runtime.numerics import key_of, pinned
 from coral_jax.step import Frozen, find_deltas, jit_apply_edit
 
 FORMAT = 1
+_FIELDS = {"format": int, "prompt": str, "method": str, "domain": str, "domain_fingerprint": str, "segmenter": str | None,
+           "tau": int | float, "seed": int, "settings": dict, "weights_sha256": str}  # fmt: skip
 BATCH = 8  # faces drawn at once: a fixed size, so that a face does not depend on how many are asked for
 
 
@@ -38,6 +40,7 @@ class Edit:
     tau: float
     trainables: Trainables
 
+    @pinned()
     def draw(
         self, w_plus: jax.Array, alpha: float = 1.0, tau: float | None = None
     ) -> tuple[jax.Array, jax.Array, tuple[jax.Array, ...]]:
@@ -83,6 +86,7 @@ class Edit:
         original, (edited,), masks = self.apply_each(w_plus, [alpha], tau)
         return original, edited, masks
 
+    @pinned()
     def apply_each(
         self, w_plus: jax.Array, alphas: Sequence[float], tau: float | None = None
     ) -> tuple[np.ndarray, list[np.ndarray], list[np.ndarray]]:
@@ -98,6 +102,7 @@ class Edit:
         original, edited, masks = jax.tree.map(lambda *x: np.concatenate(x)[: len(w_plus)], *parts)
         return original, edited, list(masks)
 
+    @pinned()
     def shares(self, w_plus: jax.Array, areas: Sequence[float]) -> list[LayerShare]:
         """What each masked layer does to the faces w_plus [N, n_latent, w_dim] whose masks have these mean areas."""
         if not len(areas):
@@ -135,6 +140,7 @@ def save_edit(folder: str | os.PathLike, edit: Edit) -> None:
     write_json(folder / "edit.json", description)
 
 
+@pinned()
 def load_edit(folder: str | os.PathLike, weights_dir: str | os.PathLike | None = None) -> Edit:
     """Read an edit and its domain, from a run's folder or from its edit/ folder.
 
@@ -142,14 +148,12 @@ def load_edit(folder: str | os.PathLike, weights_dir: str | os.PathLike | None =
     not those the edit was made with.
     """
     folder = edit_folder(folder)
-    try:
-        description = json.loads((folder / "edit.json").read_text(encoding="utf-8"))
-        if description["format"] != FORMAT:
-            raise ValueError(f"format {description['format']}, this version reads {FORMAT}")
-        settings = Settings(**description["settings"])
-        method = get_method(description["method"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{folder / 'edit.json'} is not an edit's description ({error}); train it again") from error
+    description = read_json(folder / "edit.json", "train it again")
+    check_fields(description, _FIELDS, f"{folder / 'edit.json'} is not an edit's description", "train it again")
+    if description["format"] != FORMAT:
+        raise ValueError(f"{folder / 'edit.json'} has the format {description['format']}, this version reads {FORMAT}")
+    settings = settings_of(description["settings"], str(folder / "edit.json"))
+    method = get_method(description["method"])
     if description["weights_sha256"] != weights.fingerprint(folder / "weights.safetensors"):
         raise ValueError(f"weights.safetensors in {folder} is not the one that edit.json describes; copy both again")
     domain = load_domain(description["domain"], weights_dir)
@@ -161,8 +165,8 @@ def load_edit(folder: str | os.PathLike, weights_dir: str | os.PathLike | None =
         )
     segmenter = domain.segmenter(description["segmenter"])
     segments = None if segmenter is None else segmenter.config.segments
-    key, faces = jax.random.key(0), settings.batch_size
-    trainables = nnx.eval_shape(lambda: make_trainables(method, domain.generator, segments, key, faces))
+    faces = settings.batch_size
+    trainables = nnx.eval_shape(lambda: make_trainables(method, domain.generator, segments, key_of(0), faces))
     tensors, _ = weights.load_tensors(folder / "weights.safetensors")
     weights.fill(trainables, tensors, str(folder / "weights.safetensors"))
     return Edit(

@@ -11,27 +11,39 @@ import jax
 from absl import app, flags, logging
 
 from coral_jax.config import base
-from coral_jax.runtime.errors import NonFiniteError, nearest
-from coral_jax.runtime.files import user_cache
+from coral_jax.runtime.errors import is_full, line_of, nearest
+from coral_jax.runtime.files import expand, user_cache
+from coral_jax.runtime.numerics import pinned
 
 
-def run(main: Callable[[], None]) -> None:
-    """Run a command: parse the flags, call main(); user mistakes end it with one line, bugs with their traceback."""
+def run(main: Callable[..., None], words: int = 0) -> None:
+    """Run a command: parse the flags, call main(); user mistakes end it with one line, bugs with their traceback.
+
+    words: how many arguments that are no flags the command takes at most; main gets those that were given.
+    """
 
     def parsed_main(argv: list[str]) -> None:
-        if len(argv) > 1:
-            _fail(f"unexpected argument {argv[1]!r}; flags are written --name=value, see --help")
+        if len(argv) > 1 + words:
+            _fail(f"unexpected argument {argv[1 + words]!r}; flags are written --name=value, see --help")
         if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.WARNING)  # the libraries below tell their whole life at INFO
-        keep_compiled_programs()
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal without umlauts must not end an evaluation
         try:
-            main()
-        except (ValueError, OSError, NonFiniteError) as error:
-            logging.vlog(1, "traceback", exc_info=True)  # shown by --verbosity=1
-            _fail(str(error))
+            keep_compiled_programs()
+            with pinned():
+                main(*argv[1:])
         except KeyboardInterrupt:
             print("\nstopped; type the same command to go on", file=sys.stderr)
             sys.exit(130)
+        except Exception as error:
+            line = line_of(error)
+            if line is None:
+                raise
+            logging.vlog(1, "traceback", exc_info=True)  # shown by --verbosity=1
+            if is_full(error):  # at exit, libraries would write what is left, and fail with tracebacks
+                _say(line)
+                os._exit(1)
+            _fail(line)
 
     app.run(parsed_main, flags_parser=_parse)
 
@@ -58,7 +70,7 @@ def config_name(path_and_arg: str) -> str:
 
 def _parse(argv: list[str]) -> list[str]:
     try:
-        return flags.FLAGS(argv)
+        return flags.FLAGS([_at_home(argument) for argument in argv])
     except flags.UnrecognizedFlagError as error:
         if error.flagname.startswith("config."):
             _fail(f"--{error.flagname} without a config file; add --config=configs/surprised.py")
@@ -67,13 +79,23 @@ def _parse(argv: list[str]) -> list[str]:
         name = str(error).strip("\"'\\ ").split("\n")[0].split("\\n")[0].strip("\"'\\ ")
         fields = list(base())
         _fail(f"the config has no field {name!r}{nearest(name, fields)} (fields: {', '.join(fields)})")
-    except (flags.Error, TypeError, ValueError) as error:
+    except (flags.Error, TypeError, ValueError, OSError) as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         # An error inside a config file arrives as its whole traceback; its last line says what is wrong.
         line = lines[-1] if "Traceback" in str(error) else lines[0]
         _fail(re.sub(r"^\w*Error: ", "", line))
 
 
+def _at_home(argument: str) -> str:
+    """--flag=~/path as a shell would write it, had there been a space before the path."""
+    flag, path = re.fullmatch(r"(--?[\w.]+=)?(.*)", argument, re.DOTALL).groups(default="")
+    return flag + str(expand(path)) if re.match(r"~([\w.-]*/|$)", path) else argument
+
+
 def _fail(message: str) -> None:
-    print("error: " + " ".join(message.split()), file=sys.stderr)
+    _say(message)
     sys.exit(1)
+
+
+def _say(message: str) -> None:
+    print("error: " + " ".join(message.split()), file=sys.stderr, flush=True)

@@ -3,8 +3,8 @@
 import dataclasses
 import os
 import re
+import unicodedata
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -13,6 +13,8 @@ from ml_collections.config_dict import placeholder
 
 from coral_jax.latents import parse_seeds
 from coral_jax.methods import AUTHORS, get_method
+from coral_jax.runtime.files import expand, file_name, read_text
+from coral_jax.runtime.numerics import check_seed
 
 TAU = 0.85  # the paper's (section 4.1), where neither the config nor the domain says
 
@@ -103,20 +105,30 @@ def prompts_of(text: str) -> dict[str, str]:
 
     ValueError for none, for a file that is not there, and for two that would share a folder.
     """
-    is_file = os.path.isfile(text)  # False, too, for what is too long to be a name
-    if not is_file and text.endswith(".txt"):
+    path = expand(text) if text.startswith("~/") else text
+    is_file = os.path.isfile(path)  # False, too, for what is too long to be a name
+    if not is_file and (text.endswith(".txt") or ("/" in text and os.path.isdir(path))):
         raise ValueError(f"there is no file {text}; write the prompts into it, one a line, or give them as \"happy;blue eyes\"")
-    lines = Path(text).read_text(encoding="utf-8").splitlines() if is_file else text.split(";")
+    lines = read_text(path).splitlines() if is_file else text.split(";")
     prompts = [line.strip() for line in lines if line.strip()]
     if not prompts:
         raise ValueError('no prompts; give several as --config.prompts="happy;blue eyes", or a file with one a line')
     folders = {}
     for prompt in prompts:
-        name = re.sub(r"\W+", "_", prompt.lower()).strip("_")
-        if name in folders:
-            raise ValueError(f"the prompts {folders[name]!r} and {prompt!r} would share the folder {name}; leave one out")
-        folders[name] = prompt
-    return folders
+        words = re.sub(r"\W+", "_", unicodedata.normalize("NFC", prompt).lower()).strip("_")
+        folders.setdefault(file_name(words or prompt), []).append(prompt)
+    check_apart(folders)
+    return {name: prompt for name, (prompt,) in folders.items()}
+
+
+def check_apart(folders: dict[str, list[str]]) -> None:
+    """ValueError where folders, each with the prompts that it is for, would be shared: some file systems ignore case."""
+    sharing = {}
+    for folder, prompts in folders.items():
+        sharing.setdefault(folder.casefold(), []).extend((prompt, folder) for prompt in prompts)
+    for (prompt, folder), *others in sharing.values():
+        if others:
+            raise ValueError(f"{prompt!r} and {others[0][0]!r} would share the folder {folder}; leave one out")
 
 
 def resolve(config: ml_collections.ConfigDict, defaults: dict) -> Resolved:
@@ -139,6 +151,7 @@ def resolve(config: ml_collections.ConfigDict, defaults: dict) -> Resolved:
     for name, value in chosen.items():
         if not 0 <= value < float("inf"):
             raise ValueError(f"{name} is {value}; give a number of at least 0 with --config.{name}=VALUE")
+    check_seed(config.seed, "--config.seed")
     return Resolved(settings, check_tau(tau))
 
 
@@ -151,9 +164,33 @@ def check_tau(tau: float) -> float:
 
 def _domain_defaults(defaults: dict, method: str) -> dict:
     own = {key: value for key, value in defaults.items() if key != "methods"}
-    own |= AUTHORS.get(method, {}) | defaults.get("methods", {}).get(method, {})
+    of_method = defaults.get("methods", {})
+    of_method = of_method.get(method, {}) if isinstance(of_method, dict) else of_method
+    if not isinstance(of_method, dict):
+        raise ValueError(f"the settings in domain.json: methods holds {of_method!r}; give each method an object")
+    own |= AUTHORS.get(method, {}) | of_method
     unknown = sorted(own.keys() - {*_HYPER, "tau"})
     if unknown:
         known = ", ".join((*_HYPER, "tau"))
         raise ValueError(f"the settings in domain.json have unknown names {unknown}; known: {known}")
+    for name, value in own.items():
+        _check_number(name, value, "the settings in domain.json")
     return own
+
+
+def _check_number(name: str, value: object, source: str) -> None:
+    """ValueError where a setting that was read from a file is no number of its kind."""
+    whole = name in ("steps", "batch_size")
+    if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
+        raise ValueError(f"{source}: {name} is {value!r}; give a {'whole ' if whole else ''}number")
+
+
+def settings_of(fields: dict, source: str) -> Settings:
+    """Settings from what a file holds of them; ValueError, which names `source`, for fields that do not fit."""
+    known = {field.name for field in dataclasses.fields(Settings)}
+    if not isinstance(fields, dict) or fields.keys() - known:
+        raise ValueError(f"{source}: the settings are {fields!r}; known: {', '.join(sorted(known))}")
+    for name, value in fields.items():
+        if name != "method":
+            _check_number(name, value, source)
+    return Settings(**fields)

@@ -35,7 +35,8 @@ from coral_jax.models.generator import Generator
 from coral_jax.models.identity import Identity
 from coral_jax.models.segmenter import MixtureSegmenter, PixelClassifier
 from coral_jax.runtime.errors import nearest
-from coral_jax.runtime.files import user_cache
+from coral_jax.runtime.files import check_fields, expand, read_json, user_cache
+from coral_jax.runtime.numerics import pinned
 from coral_jax.step import Frozen
 from coral_jax.tokenizer import Tokenizer
 
@@ -44,8 +45,10 @@ EMBEDDED = {"toons": Path(__file__).parent / "toons" / "weights"}  # domains tha
 LANGUAGES = {"toons": "coral_jax.toons.captions", "faces": "coral_jax.faces.captions"}
 TRUTHS = {"toons": "coral_jax.toons.truth"}
 WEIGHTS_VARIABLE = "CORAL_JAX_WEIGHTS"
-_REQUIRED = {"name", "generator", "clip", "identity", "segmenters", "default_segmenter", "tokenizer", "context"}
-_OPTIONAL = {"classifier", "settings", "sources", "content_rows", "subject", "direction_faces", "language", "truth"}
+_REQUIRED = {"name": str, "generator": str, "clip": str, "identity": str | None, "segmenters": dict,
+             "default_segmenter": str | None, "tokenizer": str, "context": int}  # fmt: skip
+_OPTIONAL = {"classifier": str | None, "settings": dict, "sources": dict, "content_rows": object, "subject": str,
+             "direction_faces": int | None, "language": object, "truth": object}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -127,7 +130,7 @@ def _encode_text(clip: CLIP, ids: jax.Array) -> jax.Array:
 def weights_folder(weights_dir: str | os.PathLike | None = None) -> Path:
     """Where domains other than the embedded ones live: the argument, else CORAL_JAX_WEIGHTS, else the user's cache."""
     if weights_dir or os.environ.get(WEIGHTS_VARIABLE):
-        return Path(weights_dir or os.environ[WEIGHTS_VARIABLE]).expanduser()
+        return expand(weights_dir or os.environ[WEIGHTS_VARIABLE])
     return user_cache() / "weights"
 
 
@@ -137,6 +140,7 @@ def known_domains(weights_dir: str | os.PathLike | None = None) -> dict[str, Pat
     return found | {name: path for name, path in EMBEDDED.items() if (path / "domain.json").exists()}
 
 
+@pinned()
 def load_domain(name: str, weights_dir: str | os.PathLike | None = None) -> Domain:
     """Read a domain by name.
 
@@ -146,7 +150,7 @@ def load_domain(name: str, weights_dir: str | os.PathLike | None = None) -> Doma
     if name not in known:
         raise ValueError(
             f"unknown domain {name!r}; known: {', '.join(known) or 'none'}; others are made by "
-            f"`python -m converters.domain` and looked for in {weights_folder(weights_dir)} "
+            f"`python -m coral_jax.download` or `python -m converters.domain` and looked for in {weights_folder(weights_dir)} "
             f"(--config.weights_dir=DIR or {WEIGHTS_VARIABLE} gives another folder)"
         )
     folder = known[name]
@@ -180,18 +184,22 @@ def load_domain(name: str, weights_dir: str | os.PathLike | None = None) -> Doma
 def _read_description(folder: Path) -> dict:
     """domain.json, checked: its fields and that every file it names is there."""
     path = folder / "domain.json"
-    try:
-        description = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error}); make the domain again") from error
-    missing, unknown = _REQUIRED - description.keys(), description.keys() - _REQUIRED - _OPTIONAL
+    description = read_json(path, "make the domain again")
+    missing, unknown = _REQUIRED.keys() - description.keys(), description.keys() - _REQUIRED.keys() - _OPTIONAL.keys()
     if missing or unknown:
         raise ValueError(
             f"{path}: missing fields {sorted(missing)}, unknown fields {sorted(unknown)}; make the domain again"
         )
+    given = {name: kind for name, kind in (_REQUIRED | _OPTIONAL).items() if name in description}
+    check_fields(description, given, f"{path} is not a domain's description", "make the domain again")
     for field, known in (("language", LANGUAGES), ("truth", TRUTHS)):
         if description.get(field) not in (None, *known):
             raise ValueError(f"{path}: {field} is {description[field]!r}; give one of {', '.join(known)}, or leave it out")
+    wrong = {name: file for name, file in description["segmenters"].items() if not isinstance(file, str)}
+    wrong |= {name: origin for name, origin in description.get("sources", {}).items()
+              if not isinstance(origin, dict) or not isinstance(origin.get("sha256"), str)}  # fmt: skip
+    if wrong:
+        raise ValueError(f"{path}: segmenters and sources cannot hold {wrong}; make the domain again")
     files = [*_frozen_files(description), *filter(None, [description.get("classifier")])]
     absent = [file for file in files if not (folder / file).is_file()]
     if absent:

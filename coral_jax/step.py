@@ -22,6 +22,7 @@ from coral_jax.models.identity import Identity
 from coral_jax.models.segmenter import MixtureSegmenter, PixelClassifier
 from coral_jax.optimisers import Channels, Rates, Trainables
 from coral_jax.runtime.compiling import jit
+from coral_jax.runtime.numerics import key_of
 
 Mean = Callable[[tuple[Trainables, dict[str, jax.Array]]], tuple[Trainables, dict[str, jax.Array]]]
 
@@ -170,7 +171,7 @@ def learn(
 def find_deltas(frozen: Frozen, settings: Settings, w_plus: jax.Array) -> Trainables:
     """All steps of a method that edits each face on its own, for the faces w_plus [B, n_latent, w_dim]; B is batch_size."""
     original = _jit_observe(frozen, w_plus, get_method(settings.method))
-    _, trainables, opt_state = _jit_init_state(settings, frozen, jax.random.key(0))  # nothing of it is random
+    _, trainables, opt_state = _jit_init_state(settings, frozen, key_of(0))  # nothing of it is random
     for _ in range(settings.steps):  # no loop of XLA's: on a CPU, convolutions are several times slower in there
         trainables, opt_state, _ = _jit_learn(trainables, opt_state, frozen, original, settings)
     return trainables

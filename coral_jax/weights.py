@@ -29,7 +29,7 @@ ARCHITECTURES = {
     "pixel_classifier": ("coral_jax.models.segmenter", "PixelClassifier", "PixelClassifierConfig"),
 }
 
-_TYPES = ("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL", "C64")  # of safetensors
+_TYPES = ("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL")  # of safetensors
 
 
 def save(
@@ -133,9 +133,8 @@ def load_tensors(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[s
         with safetensors.safe_open(path, framework="numpy") as file:
             types = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
             if unknown := [name for name, kind in types.items() if kind not in _TYPES]:
-                raise ValueError(
-                    f"{path}: {unknown[0]} is stored as {types[unknown[0]]}, which is not read here; save it as float16 or float32"
-                )
+                stored = f"{path}: {unknown[0]} is stored as {types[unknown[0]]}, which is not read here"
+                raise ValueError(f"{stored}; save it as float16 or float32")
             tensors = {name: file.get_tensor(name) for name in types}
             metadata = file.metadata() or {}
     except safetensors.SafetensorError as error:

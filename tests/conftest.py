@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tiny
 from flax import nnx
+from http_server import Server
 
 from coral_jax import weights
 from coral_jax.config import make
@@ -134,3 +135,10 @@ def trained(weights_dir, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "surprised"
     with quick_compile():
         return SimpleNamespace(folder=folder, summary=train(run_config(weights_dir), folder))
+
+
+@pytest.fixture
+def server():
+    """A web server on this machine."""
+    with Server() as running:
+        yield running

@@ -46,7 +46,8 @@ def test_the_summary_has_the_layers_that_have_masks(run):
     assert set(run.summary["losses"]) == {term.name for term in method.terms} | {"total"}
     assert (run.summary["area_weighted_layer"] is None) == (method.region is None)
     assert run.summary["batch_size"] == {"styleclip_mapper": 2, "stylemc": 4}.get(method.name, 3)
-    assert Image.open(run.folder / "sheet.png").size[0] >= 1000
+    with Image.open(run.folder / "sheet.png") as sheet:
+        assert sheet.size[0] >= 1000
 
 
 def test_a_stopped_run_ends_in_the_same_weights(run, tmp_path, monkeypatch):

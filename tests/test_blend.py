@@ -229,7 +229,7 @@ def test_an_edited_to_rgb_follows_the_masks(network):
     codes, delta = w_plus(), random_delta(network)
     ones = blended(network, codes, delta, constant_masks(network, 1.0), edit_rgb=True)
     padded = jnp.concatenate([delta, jnp.zeros((1, network.w_dim))])
-    whole = jax.jit(draw_whole)(network, Original(codes, ones.original, {}), padded, ())
+    whole = jax.jit(draw_whole)(network, Original(codes, ones.original, {}), padded[None], ())
     assert whole.full is None and whole.masks == () and largest(whole.original, ones.original) == 0.0
     expected = whole.image
     for image in (ones.image, ones.full):

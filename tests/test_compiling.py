@@ -39,14 +39,3 @@ def test_jit_takes_the_settings_of_jax_jit():
     given = jnp.ones(3)
     np.testing.assert_array_equal(compiling.jit(lambda x, sign: sign * x, donate_argnums=0, static_argnums=1)(given, -1), -1)
     assert given.is_deleted()
-
-
-@pytest.mark.parametrize("limit, kept", [(1 << 30, True), (0, False)])
-def test_memory_is_kept_for_programs_with_few_temporaries(monkeypatch, limit, kept):
-    calls = []
-    monkeypatch.setattr(compiling.memory, "keep_freed", calls.append)
-    monkeypatch.setattr(compiling, "KEPT_BYTES", limit)
-    x = jnp.ones((64, 64))
-    compiled = compiling.compile_ahead(jax.jit(lambda x: jnp.sort(jnp.sin(x @ x) @ x, axis=0) @ x), x)
-    assert compiled.memory_analysis().temp_size_in_bytes > 0
-    assert calls == [kept]

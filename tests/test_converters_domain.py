@@ -18,6 +18,7 @@ from coral_jax import weights
 from coral_jax.blend import original_synthesis
 from coral_jax.config import make, resolve
 from coral_jax.domains import load_domain
+from coral_jax.global_directions.templates import wordings
 from coral_jax.methods import AUTHORS, METHODS
 from coral_jax.models import load_clip, load_generator, load_identity
 from coral_jax.models.segmenter import MixtureSegmenter
@@ -82,6 +83,27 @@ def test_cars_come_without_bars(files, tmp_path):
     np.testing.assert_allclose(draw(load_domain("cars", tmp_path).generator), whole[:, 4:28], atol=1e-5)
 
 
+def test_a_domain_says_what_its_generator_draws(files, tmp_path):
+    """The template's subject whatever the domain is called, or the one that is given; global directions speak of it."""
+    weights.save(tmp_path / "cars.safetensors", tiny.generator(WIDER))
+
+    def made(name, **given):
+        converter.make_domain(name, tmp_path / "cars.safetensors", files[1], None, weights_dir=str(tmp_path), **given)
+        return load_domain(name, tmp_path)
+
+    mine = made("my_cars", template="cars")
+    assert mine.subject == "car" and (mine.language, mine.truth, mine.direction_faces) == (None, None, None)
+    asked, neutral = wordings(mine, "red")
+    assert "a photo of a red car." in asked and "a photo of my car." in neutral
+    assert not any("face" in text for text in (*asked, *neutral))
+    assert "a photo of a sports car." in wordings(mine, "sports car")[0]
+    boats = made("cars", template="cars", subject="boat")
+    assert boats.subject == "boat" and "a photo of the red boat." in wordings(boats, "red")[0]
+    assert made("cats", template="sketch").subject == "face"
+    others = {name: template.subject for name, template in TEMPLATES.items() if template.subject != "face"}
+    assert others == {"cars": "car", "cats": "cat"}
+
+
 def test_templates_scale_the_rows_of_the_picture():
     assert [TEMPLATES["cars"].content_rows(size) for size in (8, 512, 1024)] == [(1, 7), (64, 448), (128, 896)]
     assert TEMPLATES["ffhq"].content_rows(1024) is None
@@ -93,7 +115,7 @@ def test_the_mixture_tells_the_parts_of_a_face_apart():
     assert segmenter.config.layers == ((5, 6), (7, 4)) and segmenter.config.resolution == 32
     assert (segmenter.config.segments, segmenter.config.components) == (5, 10)
     w_plus = generator.broadcast(generator.mapping(np.random.default_rng(0).standard_normal((2, 6)).astype(np.float32)))
-    segments = np.asarray(jax.jit(lambda g, s, w: s.segment(original_synthesis(g, w)[1]))(generator, segmenter, w_plus))
+    segments = np.asarray(jax.jit(lambda g, s, w: s.segment(original_synthesis(g, w).features))(generator, segmenter, w_plus))
     assert segments.shape == (2, 32, 32, 5)
     np.testing.assert_allclose(segments.sum(axis=-1), 1, atol=1e-5)
     assert (np.bincount(segments.argmax(axis=-1).ravel(), minlength=5) > 0).sum() >= 4
@@ -166,8 +188,8 @@ def test_every_template_has_settings_that_a_run_takes(template):
     for method in METHODS:
         chosen = resolve(make("red car", f"method={method}"), TEMPLATES[template].settings)
         own = AUTHORS.get(method, {})
-        assert (chosen.tau, chosen.steps) == (own.get("tau", 0.85), own.get("steps", 20_000))
-        assert chosen.step.truncation == 0.7
+        assert (chosen.tau, chosen.settings.steps) == (own.get("tau", 0.85), own.get("steps", 20_000))
+        assert chosen.settings.truncation == 0.7
 
 
 def test_networks_are_loaded_by_what_they_are(files):
@@ -185,7 +207,8 @@ def test_the_command(files, tmp_path):
     run = {"cwd": REPOSITORY, "capture_output": True, "text": True, "timeout": 300}
     done = subprocess.run(command, **run)
     assert done.returncode == 1 and "no --identity; type python -m converters.domain --name=ffhq" in done.stderr
-    done = subprocess.run([*command, "--identity=none", "--template=sketch"], **run)
+    done = subprocess.run([*command, "--identity=none", "--template=sketch", "--subject=cat"], **run)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"{tmp_path / 'cats'}: domain cats (16 px, 6 codes, no identity") and done.stderr == ""
-    assert load_domain("cats", tmp_path).identity is None
+    loaded = load_domain("cats", tmp_path)
+    assert loaded.identity is None and loaded.subject == "cat"

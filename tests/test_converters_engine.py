@@ -108,3 +108,22 @@ def test_half_precision_is_kept_where_asked_and_float32_otherwise(source, tmp_pa
         weights.save(tmp_path / "g.safetensors", network)
         assert weights.load_tensors(tmp_path / "g.safetensors")[0]["input"].dtype == expected
         assert weights.load(tmp_path / "g.safetensors").input.dtype == np.float32
+
+
+@pytest.mark.parametrize("dtype, value", [(np.float32, np.nan), (np.float16, -np.inf), (np.float64, -1e39)])
+@pytest.mark.parametrize("keep_half", [True, False])
+def test_values_that_are_not_finite_are_refused_by_their_name(source, dtype, value, keep_half):
+    for name in ("synthesis.b8.conv0.bias", "mapping.w_avg"):
+        source[name] = source[name].astype(dtype)
+        source[name][-2:] = value
+    with pytest.raises(ValueError) as raised:
+        engine.fill(abstract(), TABLE, source, "theirs.pkl", keep_half=keep_half)
+    line = str(raised.value)
+    assert line.startswith("theirs.pkl has values that are NaN, infinite or beyond float32 in ") and "\n" not in line
+    assert "synthesis.b8.conv0.bias (2 of 6)" in line and "mapping.w_avg (2 of 5)" in line
+
+
+def test_integers_in_the_place_of_weights_are_refused(source):
+    source["synthesis.b4.const"] = np.ones(source["synthesis.b4.const"].shape, np.int8)
+    with pytest.raises(ValueError, match="wrong type: synthesis.b4.const holds int8 values"):
+        engine.fill(abstract(), TABLE, source, "theirs")

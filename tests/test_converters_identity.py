@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+import torch_files
 from flax import nnx
 
 from converters import identity
@@ -61,9 +62,8 @@ def test_irse50_converts_and_embeds_as_published(tmp_path):
 
 
 def test_a_pth_of_torch_reads_the_same(tmp_path):
-    torch = pytest.importorskip("torch")
     config, tensors = small()
-    torch.save({f"module.{name}": torch.from_numpy(tensor) for name, tensor in tensors.items()}, tmp_path / "small.pth")
+    torch_files.save(tmp_path / "small.pth", {f"module.{name}": tensor for name, tensor in tensors.items()})
     identity.convert(tmp_path / "small.pth", tmp_path / "small.safetensors")
     converted = load_identity(tmp_path / "small.safetensors")
     assert converted.config == config
@@ -93,8 +93,8 @@ def test_other_weights_are_refused(tmp_path):
         identity.config_of({"conv1.weight": np.zeros((64, 3, 3, 3))})
     with pytest.raises(ValueError, match="without squeeze-and-excitation"):
         identity.config_of({name: tensor for name, tensor in tensors.items() if "fc1" not in name})
-    with pytest.raises(ValueError, match="holds no state dict"):
-        identity.tensors_of([1, 2])
+    with pytest.raises(ValueError, match="x.pth holds a list, and no IR-SE face network; give model_ir_se50.pth"):
+        identity.tensors_of([1, 2], "x.pth")
     broken = tensors | {"body.1.res_layer.1.weight": np.zeros((32, 16, 5, 5)), "arcface.weight": np.zeros((3, 8))}
     del broken["output_layer.4.running_mean"]
     with pytest.raises(ValueError) as caught:

@@ -65,8 +65,6 @@ def drawn(generator, expected):
 
 @pytest.mark.parametrize("name", [ROSINALITY, *PICKLES])
 def test_converted_file_draws_what_its_program_draws(tmp_path, name):
-    if name == ROSINALITY:
-        pytest.importorskip("torch")
     out = tmp_path / "generator.safetensors"
     line = stylegan2.convert(DATA / name, out)
     assert len(line.splitlines()) == 1 and str(out) in line and "codes of 48" in line
@@ -188,6 +186,9 @@ def test_tensorflow_pickle_draws_the_same(nvidia, tensorflow, tmp_path):
     assert converted.config == reference.config
     for name in ours:  # (b - 1) + 1 rounds
         np.testing.assert_allclose(ours[name][...], theirs[name][...], atol=1e-6 if "modulation.bias" in name else 0)
+    gs = reading.read(path)[2]  # the moving average in a file of its own
+    assert_same(generator_of(gs), converted)
+    assert_same(generator_of({"Gs": gs}), converted)
 
 
 def test_tensorflow_relatives_are_refused(nvidia, tensorflow):
@@ -201,6 +202,7 @@ def test_tensorflow_relatives_are_refused(nvidia, tensorflow):
             stylegan2.load(reading.read(tensorflow(arrays, **settings)), "theirs")
     for name, text in (
         ("mapping/LabelEmbed/weight", "conditional"),
+        ("mapping/LabelConcat/weight", "conditional"),
         ("synthesis/4x4/Const/StyleMod/weight", "older than StyleGAN2"),
         ("synthesis/ToRGB_lod0/weight", "no ToRGB in every block"),
     ):
@@ -214,7 +216,7 @@ def test_tensorflow_relatives_are_refused(nvidia, tensorflow):
 def test_w_avg_is_estimated_where_there_is_no_latent_avg(rosinality):
     whole = generator_of(rosinality)
     generator, notes = stylegan2.load({"g_ema": rosinality["g_ema"]}, "nada.pt")
-    assert notes == ["nada.pt has no latent_avg: w_avg is estimated from 100,000 w"]
+    assert notes == ["nada.pt has no mean w (latent_avg): w_avg is estimated from 100,000 w"]
     z = np.random.default_rng(1).standard_normal((100_000, 6)).astype(np.float32)
     w = np.asarray(jax.jit(whole.mapping)(z))
     # Two means of 100,000 differ by their standard errors.
@@ -239,10 +241,11 @@ def test_moving_average_goes_before_the_raw_generator(rosinality):
     raw = {name: array + 1 for name, array in rosinality["g_ema"].items()}
     training = rosinality | {"g": raw, "d": {}, "g_optim": {"state": {}}, "args": {"lr": 0.1}}
     assert_same(generator_of(training), generator_of(rosinality))
-    flat = rosinality["g_ema"] | {"latent_avg": rosinality["latent_avg"][None]}
-    assert_same(generator_of(rosinality | {"latent_avg": rosinality["latent_avg"][None]}), generator_of(rosinality))
-    with pytest.raises(ValueError, match=r"wrong shape: latent_avg is \(1, 5\), for w_avg it must be \(5,\)"):
-        stylegan2.load(flat, "theirs")
+    for form in (rosinality["latent_avg"][None], np.tile(rosinality["latent_avg"], (6, 1))):
+        assert_same(generator_of(rosinality | {"latent_avg": form}), generator_of(rosinality))
+        assert_same(generator_of(rosinality["g_ema"] | {"latent_avg": form}), generator_of(rosinality))
+    with pytest.raises(ValueError, match=r"wrong shape: latent_avg is \(4,\), for w_avg it must be \(5,\)"):
+        stylegan2.load(rosinality | {"latent_avg": rosinality["latent_avg"][:4]}, "theirs")
 
 
 # --- what is refused ------------------------------------------------------------------------------------------------------
@@ -253,13 +256,19 @@ def test_moving_average_goes_before_the_raw_generator(rosinality):
     [
         (["synthesis.input.freqs", "synthesis.L0_36_512.weight"], "is a StyleGAN3; give a StyleGAN2"),
         (["mapping.embed.weight"], "is a conditional generator"),
+        (["mapping.embed.weight", "mapping.embed_proj.weight", "synthesis.input.freqs"], "is a StyleGAN-XL"),
         (["synthesis.b8.skip.weight"], "no ToRGB in every block"),
         (["generator.progression.0.conv.weight"], "is a StyleGAN or a progressive GAN"),
+        (["g_synthesis.blocks.4x4.const"], "is a StyleGAN or a progressive GAN"),
+        (["stylegan_decoder.style_conv1.weight", "conv_body_first.weight"], "is a GFPGAN"),
+        (["style_mlp.1.weight", "constant_input.weight"], "is a StyleGAN2 in BasicSR's form"),
     ],
 )
 def test_relatives_are_refused_by_name(nvidia, names, text):
-    with pytest.raises(ValueError, match=f"theirs {text}|theirs has {text}"):
-        stylegan2.load(nvidia | {name: np.zeros((1, 1), np.float32) for name in names}, "theirs")
+    foreign = {name: np.zeros((1, 1), np.float32) for name in names}
+    for content in (nvidia | foreign, foreign, {"params_ema": foreign}, {"model": {"state_dict": foreign}}):
+        with pytest.raises(ValueError, match=f"theirs {text}|theirs has {text}"):
+            stylegan2.load(content, "theirs")
 
 
 def test_other_filters_and_rates_are_refused(nvidia):
@@ -275,10 +284,11 @@ def test_other_filters_and_rates_are_refused(nvidia):
 @pytest.mark.parametrize(
     "content, text",
     [
-        ([1, 2, 3], "holds no generator; read are"),
+        ([1, 2, 3], "holds a list, and no generator; read are"),
         ({}, "holds nothing, and no generator"),
         ({"state_dict": {}, "epoch": 3}, "holds state_dict, epoch, and no generator"),
-        ({"visual.proj": np.zeros(1)}, "no input.input .rosinality., synthesis.b4.const .* among its 1 arrays"),
+        ({"visual.proj": np.zeros(1)}, "holds visual.proj, and no generator; read are"),
+        ({f"layer{i}.weight": np.zeros(1) for i in range(10)}, "layer7.weight and 2 more, and no generator"),
         ({"input.input": np.zeros((1, 8, 4, 4))}, "not a StyleGAN2 generator: no conv1.activate.bias"),
         ({"synthesis.b4.const": np.zeros((8, 4, 4))}, "not a StyleGAN2 generator: no synthesis.b4.conv1.weight"),
         ({"synthesis/4x4/Const/const": np.zeros(1)}, "not a StyleGAN2 generator: no synthesis/4x4/Conv/weight"),

@@ -21,15 +21,17 @@ README_LINES = 180
 PARSER = """
 import json, runpy, sys
 from absl import app, flags, logging
+from coral_jax import commands
 
 class Started(Exception):
     pass
 
-def run(*_, **__):
-    raise Started  # all flags are defined now
+def run(*_, words=0, **__):
+    raise Started(words)  # all flags are defined now
 
 app.define_help_flags()
-app.run, own = run, set(flags.FLAGS)
+app.run = commands.run = run
+own = set(flags.FLAGS)
 
 def problem(module, arguments):
     for name in set(flags.FLAGS) - own:
@@ -38,8 +40,8 @@ def problem(module, arguments):
     sys.argv = [module, *arguments]  # where ml_collections looks for --config.FIELD
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
-    except Started:
-        rest = flags.FLAGS([module, *arguments])[1:]
+    except Started as started:
+        rest = flags.FLAGS([module, *arguments])[1 + started.args[0] :]
         if "config" in flags.FLAGS and flags.FLAGS["config"].present:
             flags.FLAGS["config"].value.prompt  # read lazily: this is where a missing file shows
         return f"unexpected {rest}" if rest else None

@@ -1,6 +1,7 @@
 """Domains: what a folder gives, which folders are found, what is said about broken ones."""
 
 import json
+import re
 import shutil
 
 import jax
@@ -11,6 +12,7 @@ from conftest import make_domain
 from coral_jax import domains, weights
 from coral_jax.domains import known_domains, load_domain, weights_folder
 from coral_jax.models.segmenter import MixtureSegmenter, PixelClassifier
+from coral_jax.toons import captions, truth
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -94,6 +96,41 @@ def test_rows_that_are_the_picture(copied, domain):
         describe(copied, content_rows=rows)
         with pytest.raises(ValueError, match=r"content_rows is .*; give \[first, end\] .* 16 left out .* such as \[2, 14\]"):
             load_domain("tiny", copied)
+
+
+def test_what_a_domain_says_of_itself(copied, domain):
+    """Subject, language, truth and number of faces: nothing of these follows from the name, or changes the fingerprint."""
+    said = (domain.subject, domain.language, domain.truth, domain.direction_faces)
+    assert said == ("face", None, None, None)
+    describe(copied, subject="ship", language="toons", truth="toons", direction_faces=7)
+    told = load_domain("tiny", copied)
+    assert (told.subject, told.direction_faces) == ("ship", 7) and told.fingerprint == domain.fingerprint
+    assert told.language is captions and told.truth is truth
+    describe(copied, subject="absent", language=None, truth=None, direction_faces=None)
+    untold = load_domain("tiny", copied)
+    assert (untold.subject, untold.language, untold.truth, untold.direction_faces) == said
+
+
+def test_the_embedded_domain_names_its_language_and_its_truth():
+    toons = load_domain("toons")
+    assert (toons.language, toons.truth, toons.subject, toons.direction_faces) == (captions, truth, "face", 24)
+
+
+def test_a_folder_called_toons_has_no_truth_by_its_name(copied, monkeypatch):
+    monkeypatch.setattr(domains, "EMBEDDED", {})
+    shutil.copytree(copied / "tiny", copied / "toons")
+    found = load_domain("toons", copied)
+    assert found.name == "toons" and found.truth is None and found.language is None
+
+
+@pytest.mark.parametrize("field", ["language", "truth"])
+@pytest.mark.parametrize("value", ["faces", "os", "coral_jax.toons.captions", "", 3])
+def test_an_unknown_language_or_truth_is_refused_by_name(copied, field, value):
+    """Nothing is imported for a domain but what the program knows by name."""
+    describe(copied, **{field: value})
+    with pytest.raises(ValueError, match=re.escape(f"{field} is {value!r}")) as raised:
+        load_domain("tiny", copied)
+    assert "domain.json" in str(raised.value) and ("give one of toons, or leave it out" in str(raised.value) or value == 3)
 
 
 def test_the_weights_folder_is_the_argument_else_the_variable_else_the_cache(tmp_path, monkeypatch, caches):

@@ -114,7 +114,8 @@ def test_latents_of_every_form_are_read(edit, tmp_path):
     rng = np.random.default_rng(0)
     full, single = rng.random((3, n, width)), rng.random((4, width))
     cases = {"full": (full, full), "codes": (single, np.repeat(single[:, None], n, axis=1)),
-             "one": (full[0], full[:1]), "code": (single[0], np.repeat(single[:1, None], n, axis=1))}  # fmt: skip
+             "one": (full[:1], full[:1]), "code": (single[0], np.repeat(single[:1, None], n, axis=1)),
+             "columns": (single[:, None], np.repeat(single[:, None], n, axis=1))}  # fmt: skip
     for name, (stored, expected) in cases.items():
         np.save(tmp_path / f"{name}.npy", stored)
         weights.save_tensors(tmp_path / f"{name}.safetensors", {"latents": stored.astype(np.float16)}, {})
@@ -125,6 +126,28 @@ def test_latents_of_every_form_are_read(edit, tmp_path):
     assert len(load_latents(tmp_path / "two.safetensors", generator)) == 3
 
 
+def test_the_name_of_latents_goes_before_their_shape(edit, tmp_path):
+    """As many codes as the generator reads are one face's w_plus or as many faces' w: the name says it, or is asked for."""
+    generator = edit.domain.generator
+    n, width = generator.n_latent, generator.w_dim
+    array = np.random.default_rng(0).standard_normal((n, width)).astype(np.float32)
+    z = np.random.default_rng(1).standard_normal((n, generator.z_dim)).astype(np.float32)
+    for name, stored, expected in (
+        ("w_plus", array, array[None]),
+        ("w", array, np.repeat(array[:, None], n, axis=1)),
+        ("w", array[None], array[None]),  # as NVIDIA's projectors name w_plus
+        ("z", z, np.asarray(generator.broadcast(generator.mapping(z)))),
+    ):
+        weights.save_tensors(tmp_path / "x.safetensors", {name: stored}, {})
+        np.testing.assert_allclose(load_latents(tmp_path / "x.safetensors", generator), expected, atol=1e-5)
+    np.save(tmp_path / "x.npy", array)
+    weights.save_tensors(tmp_path / "unnamed.safetensors", {"latents": array}, {})
+    for name in ("x.npy", "unnamed.safetensors"):
+        asked = rf"one face's w_plus, or {n} faces' w\? save it as .safetensors under the name w_plus or w"
+        with pytest.raises(ValueError, match=asked):
+            load_latents(tmp_path / name, generator)
+
+
 def test_latents_that_do_not_fit_are_explained(edit, tmp_path):
     generator = edit.domain.generator
     n, width = generator.n_latent, generator.w_dim
@@ -133,7 +156,7 @@ def test_latents_that_do_not_fit_are_explained(edit, tmp_path):
     cases = {
         "shape": (
             np.zeros((2, n + 1, width)),
-            rf"has the shape \[2, {n + 1}, {width}\]; .* reads .*\[N, {n}, {width}\]",
+            rf"has the shape \[2, {n + 1}, {width}\], read as w_plus; .* reads w_plus \[N, {n}, {width}\]",
         ),
         "none": (np.zeros((0, n, width)), "has the shape"),
         "width": (np.zeros(width + 1), "has the shape"),
@@ -150,7 +173,7 @@ def test_latents_that_do_not_fit_are_explained(edit, tmp_path):
         with pytest.raises(ValueError, match=message):
             load_latents(tmp_path / name, generator)
     (tmp_path / "w.pt").write_bytes(b"")
-    with pytest.raises(ValueError, match="neither .npy nor .safetensors"):
+    with pytest.raises(ValueError, match="neither .npy nor .safetensors; convert it with python -m converters.latents"):
         load_latents(tmp_path / "w.pt", generator)
 
 

@@ -199,7 +199,7 @@ def test_both_forms_name_the_same_convolutions(nvidia, pytorch_fid):
 
 
 def test_other_weights_are_refused():
-    with pytest.raises(ValueError, match="wrong.pth is not the Inception-v3 of FID: no Conv2d_1a_3x3.conv.weight"):
+    with pytest.raises(ValueError, match="wrong.pth holds body.0.weight, and no Inception-v3 of FID; give pt_inception"):
         inception.load({"body.0.weight": np.zeros(3)}, "wrong.pth")
     with pytest.raises(ValueError, match="its head has 1000 classes, not 1008"):
         inception.load(published() | {"fc.weight": np.zeros((1000, 2048))}, "torchvision.pth")

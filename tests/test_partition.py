@@ -13,9 +13,9 @@ import pytest
 from conftest import REPOSITORY, quick_compile, run_config
 
 from coral_jax.artifact import load_edit
-from coral_jax.config import make, prompts_of
+from coral_jax.config import Settings, make, prompts_of
 from coral_jax.latents import w_plus_of_seeds
-from coral_jax.step import Settings, init_state
+from coral_jax.step import init_state
 from coral_jax.training.checkpoints import Checkpoints, newest_of_all
 from coral_jax.training.logs import read_metrics
 from coral_jax.training.loop import Run, train, train_all
@@ -136,16 +136,17 @@ def test_the_mesh_uses_as_many_devices_as_can_share_evenly(devices, prompts, fac
 PROGRAM = """
 import sys
 import jax, jax.numpy as jnp, numpy as np
-from coral_jax.training import partition
+from coral_jax.config import Settings
 from coral_jax.domains import load_domain
-from coral_jax.step import Settings, draw_z, init_state, train_step_many
+from coral_jax.step import draw_z, init_state, train_step
+from coral_jax.training import partition
 
 frozen, settings, key = load_domain("tiny").frozen("surprised"), Settings("attention_mapper", batch_size=4), jax.random.key(1)
 state = jax.device_get(jax.jit(init_state)(settings, frozen, key))
 prompts = int(sys.argv[1])
 frozen = frozen._replace(text=jnp.stack([frozen.text, -frozen.text][:prompts]))
 state = partition.stack([state] * prompts)
-one = jax.jit(lambda s, f: train_step_many(s, f, draw_z(f, key, s.step, settings), settings))(state, frozen)
+one = jax.jit(lambda s, f: train_step(s, f, draw_z(f, key, s.step, settings), settings))(state, frozen)
 mesh = partition.make_mesh(prompts, 4 if sys.argv[2] == "data" else 1)
 print(dict(mesh.shape), file=sys.stderr)
 placed = partition.place(state, mesh, partition.STATE), partition.place(frozen, mesh, partition.FROZEN)
@@ -157,6 +158,7 @@ for a, b in gradients:
 for name in one[1]:
     np.testing.assert_allclose(many[1][name], one[1][name], rtol=1e-5, atol=1e-6, err_msg=name)
 np.testing.assert_allclose(many[1]["loss/total"], one[1]["loss/total"], rtol=1e-6)
+assert all(leaf.is_deleted() for leaf in jax.tree.leaves(placed[0].trainables))  # the state is donated
 print(compiled.as_text())
 """
 

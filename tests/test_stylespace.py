@@ -59,7 +59,7 @@ def test_a_delta_of_styles_moves_what_convolutions_read_and_not_to_rgb():
     def written_out(network, codes, delta):
         x, image = network.constant(len(codes)), None
         for layer, row in zip(network.layers, delta, strict=True):
-            x = network.styled_layer(layer.index, x, (network.style(layer.index - 1, codes[:, layer.index - 1]) + row,))
+            x = network.styled_layer(layer.index, x, (network.style(layer.index - 1, codes[:, layer.index - 1]) + row[None],))
             if layer.rgb_row is not None:
                 image = network.rgb(layer, x, codes[:, layer.rgb_row], image)
         return image

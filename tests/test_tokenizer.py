@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from coral_jax.tokenizer import Tokenizer, clip_vocab
+from coral_jax.tokenizer import Tokenizer, clean, clip_vocab
 
 DATA = Path(__file__).parent / "data"
 CAPTIONS = ["a happy face with blue eyes", "a sad man with purple hair", "mohawk hairstyle, mustache & beard"] * 3
@@ -51,6 +51,20 @@ def test_text_is_cleaned_as_openais(openai):
     assert tokenizer.decode(tokenizer(["  A happy\n face"])[0]) == "a happy face"
 
 
+@pytest.mark.parametrize(("pasted", "written"), [
+    ("\ufeffblue eyes", "blue eyes"),  # the mark that some editors put first
+    ("Blue\u00a0eyes\u2028", "blue eyes"),
+    ("caf\u00c3\u00a9", "caf\u00e9"),  # read in a wrong encoding somewhere
+    ("\uff22lue \ufb01sh", "blue fish"),  # wide letters, ligatures
+    ("blue\x00 eyes\x1b[31m", "blue eyes"),  # control characters, colours of a terminal
+    ("&lt;b&gt;Blue&amp;nbsp;eyes", "<b>blue eyes"),
+    ("nai\u0308ve \u201ctoon\u201d \u2019s", 'na\u00efve "toon" \'s'),
+])  # fmt: skip
+def test_prompts_are_mended_as_openais_program_mends_them(openai, pasted, written):
+    assert clean(pasted) == written
+    np.testing.assert_array_equal(openai[0]([pasted]), openai[0]([written]))
+
+
 def test_special_tokens_in_a_prompt_are_text(openai):
     tokenizer, _ = openai
     ids = tokenizer(["blue <|endoftext|> eyes"])[0]
@@ -76,7 +90,7 @@ def test_training_is_repeatable_across_processes(trained, tmp_path):
     assert hashlib.sha256(again.read_bytes()).digest() == hashlib.sha256(trained.read_bytes()).digest()
 
 
-@pytest.mark.parametrize("prompt", ["", "  \n\t "])
+@pytest.mark.parametrize("prompt", ["", "  \n\t ", "\ufeff"])
 def test_an_empty_prompt_is_an_error(openai, prompt):
     with pytest.raises(ValueError, match="prompt is empty; say what"):
         openai[0]([prompt])

@@ -31,7 +31,7 @@ def drawn(toons):
 
 @pytest.fixture(scope="module")
 def generated(drawn):
-    return drawn[0]
+    return drawn.image
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def test_clip_tells_faces_that_have_an_attribute_from_those_that_have_not(scores
 
 def test_the_part_segmenter_finds_the_parts(toons, drawn):
     segment = jax.jit(lambda segmenter, features: segmenter.segment(features))
-    found = jnp.argmax(segment(toons.segmenter("parts"), drawn[1]), -1)
+    found = jnp.argmax(segment(toons.segmenter("parts"), drawn.features), -1)
     assert float(jnp.mean(found == jnp.argmax(DRAWING[1], -1))) > 0.9
-    assert jax.eval_shape(segment, toons.segmenter("mixture"), drawn[1]).shape == (96, 64, 64, 5)
+    assert jax.eval_shape(segment, toons.segmenter("mixture"), drawn.features).shape == (96, 64, 64, 5)
     assert toons.segmenter("parts").config.segments == len(PARTS)

@@ -95,6 +95,43 @@ def test_all_misfits_are_listed_at_once(identity, tmp_path):
     assert "wrong shape: linear.bias is (5,), the network's is (4,)" in message
 
 
+@pytest.mark.parametrize("dtype, value", [(np.float32, np.nan), (np.float16, np.inf), (np.float64, 1e39)])
+def test_values_that_are_not_finite_are_refused_by_name(identity, tmp_path, dtype, value):
+    """float64 beyond float32 would become infinite."""
+    path = tmp_path / "net.safetensors"
+    weights.save(path, identity)
+    tensors, metadata = weights.load_tensors(path)
+    tensors["linear.kernel"] = tensors["linear.kernel"].astype(dtype)
+    tensors["linear.kernel"][:2, 0] = value
+    weights.save_tensors(path, tensors, metadata)
+    with pytest.raises(ValueError, match=r"net.safetensors has values .* in linear.kernel \(2 of 512\); such weights"):
+        weights.load(path)
+    before = np.asarray(identity.stem.kernel[...])
+    with pytest.raises(ValueError, match="test has values that are NaN"):
+        weights.fill(identity, tensors | {"stem.kernel": np.zeros((3, 3, 3, 4))}, "test")
+    np.testing.assert_array_equal(identity.stem.kernel[...], before)
+
+
+def write_raw(path, kind, data, shape):
+    """A safetensors file of one tensor "a", of a type that numpy may not have."""
+    header = json.dumps({"a": {"dtype": kind, "shape": shape, "data_offsets": [0, len(data)]}}).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header + data)
+
+
+def test_bfloat16_is_read_as_the_same_float32(tmp_path):
+    values = np.float32([1.5, -2, 3e38])
+    write_raw(tmp_path / "b.safetensors", "BF16", (values.view("<u4") >> 16).astype("<u2").tobytes(), [3])
+    (read,) = weights.load_tensors(tmp_path / "b.safetensors")[0].values()
+    assert read.dtype == np.float32 and np.array_equal(read, (values.view("<u4") & 0xFFFF0000).view("<f4"))
+
+
+@pytest.mark.parametrize("kind", ["F8_E4M3", "F8_E5M2", "F8_E8M0"])
+def test_types_of_eight_bits_are_refused_in_one_line(tmp_path, kind):
+    write_raw(tmp_path / "f8.safetensors", kind, bytes(4), [4])
+    with pytest.raises(ValueError, match=f"f8.safetensors: a is stored as {kind}, .*; save it as float16 or float32"):
+        weights.load_tensors(tmp_path / "f8.safetensors")
+
+
 def test_a_failed_fill_leaves_the_network_alone(identity):
     before = np.asarray(identity.stem.kernel[...])
     tensors = {name: np.zeros(variable.shape) for name, variable in weights.named_variables(identity).items()}

@@ -4,7 +4,6 @@ Faces are resampled for the intervals; the training is the one that there is.
 """
 
 import functools
-import json
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -23,7 +22,7 @@ from coral_jax.latents import w_plus_of_seeds, w_plus_of_z
 from coral_jax.losses import cosine
 from coral_jax.metrics import Estimate, area_weighted_layer
 from coral_jax.runtime.compiling import jit
-from coral_jax.runtime.files import write_json
+from coral_jax.runtime.files import read_json, write_json
 from coral_jax.training.logs import read_metrics
 from coral_jax.training.workdir import finished
 
@@ -68,7 +67,7 @@ class Judge:
     def read(self, cell: Cell) -> dict | None:
         """evaluation.json of a cell that is finished and was measured as this judge would measure it; else None."""
         try:
-            record = json.loads((cell.folder / "evaluation.json").read_text(encoding="utf-8"))
+            record = read_json(cell.folder / "evaluation.json", "it is measured again")
             same = (record["method"], record["prompt"]) == (cell.method, cell.prompt)  # folders' names drop signs
             return record if same and record["key"] == self.key(cell) | {"edit": _edit_print(cell.folder)} else None
         except (OSError, ValueError, KeyError):
@@ -225,6 +224,7 @@ def training_time(rows: list[dict]) -> dict[str, Estimate]:
 
 @jit
 def _clip_gain(clip: object, text: jax.Array, original: jax.Array, edited: jax.Array) -> jax.Array:
+    text = text[None]  # to every face
     return cosine(clip.encode_image(edited), text) - cosine(clip.encode_image(original), text)
 
 
@@ -246,4 +246,4 @@ def _samples(shown: dict, shares: list) -> dict[str, np.ndarray]:
 
 def _edit_print(folder: Path) -> str:
     """Fingerprint of the edit's weights, as edit.json has it."""
-    return json.loads((folder / "edit" / "edit.json").read_text(encoding="utf-8"))["weights_sha256"]
+    return read_json(folder / "edit" / "edit.json", "train the edit again")["weights_sha256"]

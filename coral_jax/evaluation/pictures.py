@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+from coral_jax.pictures import SUFFIXES, UNREAD, read_picture
+from coral_jax.runtime.files import expand
+
 NAMED = "tfds:"  # begins a name that is no folder
 
 
@@ -28,24 +29,19 @@ def pictures(source: str) -> Pictures:
     if source.startswith(NAMED):
         name, _, split = source.removeprefix(NAMED).partition("@")
         return _of_data_set(name, split or "train")
-    return _of_folder(Path(source))
+    return _of_folder(expand(source))
 
 
 def _of_folder(folder: Path) -> Pictures:
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}; give a folder of pictures, or tfds:NAME such as tfds:celeb_a@test")
-    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES)
+    entries = sorted(entry for entry in folder.rglob("*") if not entry.name.startswith("."))  # macOS hides more than pictures
+    if unread := [entry for entry in entries if entry.suffix.lower() in UNREAD]:
+        raise ValueError(f"{len(unread)} pictures cannot be read, such as {unread[0]}; save them as JPEG, or move them")
+    files = [entry for entry in entries if entry.suffix.lower() in SUFFIXES and entry.is_file()]
     if not files:
         raise ValueError(f"{folder} holds no pictures ({', '.join(SUFFIXES)}); give another folder, or tfds:NAME")
-    return Pictures(len(files), (_read(file) for file in files))
-
-
-def _read(file: Path) -> np.ndarray:
-    try:
-        with Image.open(file) as image:
-            return np.asarray(image.convert("RGB"))
-    except (UnidentifiedImageError, OSError) as error:
-        raise ValueError(f"{file} cannot be read as a picture ({error}); leave it out, or fetch it again") from error
+    return Pictures(len(files), map(read_picture, files))
 
 
 def _of_data_set(name: str, split: str) -> Pictures:

@@ -2,15 +2,16 @@
 
 import dataclasses
 import itertools
-import re
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import ml_collections
 
-from coral_jax.config import make, resolve
+from coral_jax.config import check_apart, make, resolve
 from coral_jax.domains import Domain
+from coral_jax.runtime.files import file_name
+from coral_jax.runtime.numerics import key_of
 from coral_jax.step import init_state
 from coral_jax.training.loop import record_of
 from coral_jax.training.workdir import differences
@@ -40,13 +41,14 @@ def plan(methods: list[str], prompts: list[str], domain: Domain, weights_dir: st
         # Fifty rows of the log or more, so that the time to quality is known to a fiftieth of the run.
         config.log_every = max(1, min(config.log_every, chosen.settings.steps // 50))
         frozen = domain.frozen(prompt, config.segmenter)
-        jax.eval_shape(init_state, chosen.settings, frozen, jax.random.key(0))
+        jax.eval_shape(init_state, chosen.settings, frozen, key_of(0))
         settings = dataclasses.asdict(chosen.settings) | {"tau": chosen.tau, "seed": config.seed}
         settings |= {"segmenter": config.segmenter, "dtype": config.dtype}
         cells.append(Cell(method, prompt, config, settings, cell_folder(out, method, prompt)))
-    folders = [cell.folder for cell in cells]
-    if len(set(folders)) < len(folders):
-        raise ValueError("two of the prompts or methods differ only in signs that file names cannot hold; leave one out")
+    folders = {}
+    for cell in cells:
+        folders.setdefault(str(cell.folder), []).append(f"{cell.method}, {cell.prompt}")
+    check_apart(folders)
     others = {cell.folder: found for cell in cells if (found := differences(cell.folder, record_of(cell.config, domain)))}
     if others:
         folder, found = next(iter(others.items()))
@@ -60,8 +62,3 @@ def plan(methods: list[str], prompts: list[str], domain: Domain, weights_dir: st
 def cell_folder(out: Path, method: str, prompt: str) -> Path:
     """Folder of the run and the measurements of a cell."""
     return out / file_name(method) / file_name(prompt)
-
-
-def file_name(text: str) -> str:
-    """A method or prompt as the name of a file or folder."""
-    return re.sub(r"[^\w.=-]+", "_", text)

@@ -4,7 +4,6 @@ The page is report.html.jinja; functions here return what its fields hold.
 """
 
 import base64
-import json
 from pathlib import Path
 
 import jinja2
@@ -17,7 +16,7 @@ from coral_jax.evaluation.plan import cell_folder
 from coral_jax.evaluation.sheets import by_prompt, tiles_of, write_sheets
 from coral_jax.evaluation.tables import Column, cell_text, columns_of, means_of
 from coral_jax.figures import png
-from coral_jax.runtime.files import write_bytes
+from coral_jax.runtime.files import read_json, write_bytes
 from coral_jax.training.logs import read_metrics
 
 _PAGES = jinja2.Environment(
@@ -33,7 +32,7 @@ def write_report(out: Path) -> Path:
     path = out / "table.json"
     if not path.is_file():
         raise ValueError(f"{out} holds no evaluation; give the --out of one, or --prompts and --methods to make one")
-    evaluation = json.loads(path.read_text(encoding="utf-8"))
+    evaluation = read_json(path, "evaluate again")
     rows = evaluation["rows"]
     methods = list(dict.fromkeys(row["method"] for row in rows))
     sheets = write_sheets(out, rows, evaluation["domain"])
@@ -139,7 +138,7 @@ def _strip(out: Path, method: str, prompt: str) -> str:
 
 
 def _record(out: Path, method: str, prompt: str) -> dict:
-    return json.loads((cell_folder(out, method, prompt) / "evaluation.json").read_text(encoding="utf-8"))
+    return read_json(cell_folder(out, method, prompt) / "evaluation.json", "evaluate again")
 
 
 def _source(content: bytes) -> str:

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 
 from coral_jax import weights
-from coral_jax.evaluation.plan import cell_folder, file_name
+from coral_jax.evaluation.plan import cell_folder
 from coral_jax.figures import comparison_sheet, png
-from coral_jax.runtime.files import write_bytes
+from coral_jax.runtime.files import file_name, write_bytes
 
 
 def write_sheets(out: Path, rows: list[dict], domain: str) -> list[Path]:

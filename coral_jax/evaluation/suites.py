@@ -16,6 +16,7 @@ from coral_jax.evaluation.sheets import write_sheets
 from coral_jax.evaluation.tables import rows_of, write_tables
 from coral_jax.methods import ABLATIONS, METHODS
 from coral_jax.runtime.errors import NonFiniteError
+from coral_jax.runtime.numerics import pinned
 from coral_jax.runtime.progress import clock
 from coral_jax.runtime.versions import versions
 from coral_jax.training.loop import train
@@ -39,6 +40,7 @@ SUITES = {
 }
 
 
+@pinned()
 def compare(
     out: Path,
     methods: list[str],

@@ -28,6 +28,7 @@ from coral_jax.faces.captions import PHRASES, VOCABULARY, caption
 from coral_jax.faces.recolour import Prepared, prepare, recoloured
 from coral_jax.losses import cosine
 from coral_jax.models.clip import CLIP, CLIPConfig
+from coral_jax.runtime.numerics import key_of
 from coral_jax.tokenizer import Tokenizer
 from coral_jax.toons.fitting import fresh
 
@@ -155,7 +156,7 @@ def train(faces: Prepared, tokenizer: Tokenizer, folder: Path, steps: int, hard_
     began, recent = time.monotonic(), []
     for step, some in zip(range(first, steps), batches(faces, tokenizer, first), strict=False):
         radius = _RADIUS if step >= hard_from else 0.0
-        trainee, state, value = update(trainee, state, some, jax.random.key(step), radius)
+        trainee, state, value = update(trainee, state, some, key_of(step), radius)
         recent.append(float(value))
         if (step + 1) % _SAVED == 0 or step + 1 == steps:
             _save((trainee, state), step + 1, folder / "clip_checkpoint.safetensors")

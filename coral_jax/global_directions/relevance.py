@@ -28,6 +28,7 @@ from coral_jax.models.generator import Generator, Layer
 from coral_jax.optimisers import Channels
 from coral_jax.runtime.compiling import jit
 from coral_jax.runtime.files import user_cache
+from coral_jax.runtime.numerics import pinned
 from coral_jax.runtime.progress import Progress
 
 FORMAT = 1  # of the files in the cache
@@ -70,6 +71,7 @@ def text_direction(domain: Domain, prompt: str) -> jax.Array:
     return _unit(asked - neutral)
 
 
+@pinned()
 def relevances(domain: Domain) -> Relevances:
     """The domain's relevances from the cache; what is not there yet is found first, with progress on stderr."""
     folder = cache_folder(domain)

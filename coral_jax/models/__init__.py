@@ -14,6 +14,7 @@ from coral_jax import weights
 from coral_jax.models.clip import CLIP
 from coral_jax.models.generator import Generator
 from coral_jax.models.identity import Identity
+from coral_jax.runtime.numerics import pinned
 
 
 def load_generator(path: str | os.PathLike) -> Generator:
@@ -40,6 +41,7 @@ def load_identity(path: str | os.PathLike) -> Identity:
     return _load(path, Identity, "an identity network")
 
 
+@pinned()
 def _load(path: str | os.PathLike, kind: type[nnx.Module], wanted: str) -> nnx.Module:
     network = weights.load(path)
     if not isinstance(network, kind):

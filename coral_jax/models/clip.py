@@ -77,7 +77,7 @@ class CLIPConfig:
             ("vision_width / vision_heads", widest, self.vision_heads),
             ("text_width / text_heads", self.text_width, self.text_heads),
         ):
-            if whole % part:
+            if part < 1 or whole % part:
                 raise ValueError(f"CLIPConfig: {name} = {whole} / {part} is not whole; choose sizes that divide")
 
 

@@ -14,17 +14,22 @@ REDUCTION = 32  # pixels of the picture a side of one position in the last featu
 _EXPANSION = 4
 
 
-def _conv(inputs: int, outputs: int, size: int, rngs: nnx.Rngs, stride: int = 1) -> nnx.Conv:
-    # Explicit padding: "SAME" would pad a strided convolution on one side only.
-    return nnx.Conv(
-        inputs, outputs, (size, size), strides=stride, padding=size // 2, use_bias=False,
-        kernel_init=nnx.initializers.he_normal(), rngs=rngs,
-    )  # fmt: skip
+class ConvNorm(nnx.Module):
+    """A convolution without a bias and a batch norm."""
 
+    def __init__(self, inputs: int, outputs: int, size: int, rngs: nnx.Rngs, *, stride: int = 1, scale: float = 1.0):
+        """scale: where the norm's starts."""
+        # Explicit padding: "SAME" would pad a strided convolution on one side only.
+        self.conv = nnx.Conv(
+            inputs, outputs, (size, size), strides=stride, padding=size // 2, use_bias=False,
+            kernel_init=nnx.initializers.he_normal(), rngs=rngs,
+        )  # fmt: skip
+        initial = nnx.initializers.constant(scale)
+        self.norm = nnx.BatchNorm(outputs, use_running_average=True, epsilon=1e-5, scale_init=initial, rngs=rngs)
 
-def _norm(channels: int, rngs: nnx.Rngs, scale: float = 1.0) -> nnx.BatchNorm:
-    initial = nnx.initializers.constant(scale)
-    return nnx.BatchNorm(channels, use_running_average=True, epsilon=1e-5, scale_init=initial, rngs=rngs)
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """x [B, H, W, inputs] -> [B, H / stride, W / stride, outputs]."""
+        return self.norm(self.conv(x)).astype(x.dtype)  # the norm's own is that of its statistics, float32
 
 
 def _halve(x: jax.Array) -> jax.Array:
@@ -39,23 +44,17 @@ class Bottleneck(nnx.Module):
         """The shortcut is a convolution where the shape changes; each unit starts as its shortcut, as OpenAI's."""
         outputs = _EXPANSION * width
         self.halves = halves
-        self.conv_1, self.norm_1 = _conv(inputs, width, 1, rngs), _norm(width, rngs)
-        self.conv_2, self.norm_2 = _conv(width, width, 3, rngs), _norm(width, rngs)
-        self.conv_3, self.norm_3 = _conv(width, outputs, 1, rngs), _norm(outputs, rngs, scale=0.0)
-        self.has_shortcut = halves or inputs != outputs
-        if self.has_shortcut:
-            self.shortcut, self.shortcut_norm = _conv(inputs, outputs, 1, rngs), _norm(outputs, rngs)
+        self.reduce = ConvNorm(inputs, width, 1, rngs)
+        self.middle = ConvNorm(width, width, 3, rngs)
+        self.expand = ConvNorm(width, outputs, 1, rngs, scale=0.0)
+        self.shortcut = ConvNorm(inputs, outputs, 1, rngs) if halves or inputs != outputs else None
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """x [B, H, W, inputs] -> [B, H, W, 4 width], or half of H and W."""
-        y = jax.nn.relu(self.norm_1(self.conv_1(x)))
-        y = jax.nn.relu(self.norm_2(self.conv_2(y)))
+        y = jax.nn.relu(self.middle(jax.nn.relu(self.reduce(x))))
         if self.halves:
             x, y = _halve(x), _halve(y)
-        y = self.norm_3(self.conv_3(y))
-        if self.has_shortcut:
-            x = self.shortcut_norm(self.shortcut(x))
-        return jax.nn.relu(x + y)
+        return jax.nn.relu((x if self.shortcut is None else self.shortcut(x)) + self.expand(y))
 
 
 @jax.jit
@@ -93,14 +92,12 @@ class AttentionPool(nnx.Module):
 class ResNetTower(nnx.Module):
     """Stem, four stages of bottlenecks (the last three halve the resolution) and the attention pool."""
 
-    def __init__(
-        self, image_size: int, width: int, layers: tuple[int, ...], heads: int, embed_dim: int, rngs: nnx.Rngs
-    ):
+    def __init__(self, image_size: int, width: int, layers: tuple[int, ...], heads: int, embed_dim: int, rngs: nnx.Rngs):
         """width: channels after the stem; layers: bottlenecks in each stage; heads: of the attention pool."""
-        self.stem = nnx.List([
-            _conv(3, width // 2, 3, rngs, stride=2), _conv(width // 2, width // 2, 3, rngs), _conv(width // 2, width, 3, rngs)
-        ])  # fmt: skip
-        self.stem_norms = nnx.List([_norm(width // 2, rngs), _norm(width // 2, rngs), _norm(width, rngs)])
+        half = width // 2
+        self.stem = nnx.List(
+            [ConvNorm(3, half, 3, rngs, stride=2), ConvNorm(half, half, 3, rngs), ConvNorm(half, width, 3, rngs)]
+        )
         stages, inputs = [], width
         for stage, count in enumerate(layers):
             units = []
@@ -114,7 +111,7 @@ class ResNetTower(nnx.Module):
     @property
     def dtype(self) -> jnp.dtype:
         """The type of the weights, in which the tower computes."""
-        return self.stem[0].kernel.dtype
+        return self.stem[0].conv.kernel.dtype
 
     def __call__(self, pixels: jax.Array) -> jax.Array:
         """pixels [B, S, S, 3], normalised -> features [B, embed_dim]."""
@@ -125,8 +122,8 @@ class ResNetTower(nnx.Module):
         return [x.reshape(x.shape[0], -1, x.shape[-1]) for x in self._stages(pixels)]
 
     def _stages(self, x: jax.Array) -> list[jax.Array]:
-        for conv, norm in zip(self.stem, self.stem_norms, strict=True):
-            x = jax.nn.relu(norm(conv(x)))
+        for part in self.stem:
+            x = jax.nn.relu(part(x))
         x, found = _halve(x), []
         for units in self.stages:
             for unit in units:

@@ -14,6 +14,7 @@ import optax
 from flax import nnx
 
 from coral_jax.models.ops import of_channels
+from coral_jax.runtime.numerics import key_of
 
 Features = Mapping[int, jax.Array]  # layer index (from 1) -> [B, h, w, C]
 
@@ -156,9 +157,9 @@ def fit_pixel_classifier(
         raise ValueError(f"labels must be {len(pixels)} integers from 0 to {config.segments - 1}, one a pixel")
     mean, scale = pixels.mean(axis=0), pixels.std(axis=0) + 1e-6
     standard, labels = jnp.asarray((pixels - mean) / scale), jnp.asarray(labels)
-    classifier = PixelClassifier(config, nnx.Rngs(seed))
+    classifier = PixelClassifier(config, nnx.Rngs(key_of(seed)))
     optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
-    state, key = optimizer.init(classifier), jax.random.key(seed)
+    state, key = optimizer.init(classifier), key_of(seed)
 
     def loss(classifier: PixelClassifier, x: jax.Array, y: jax.Array) -> jax.Array:
         for i, linear in enumerate(classifier.linears):

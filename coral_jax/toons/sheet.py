@@ -9,6 +9,7 @@ from coral_jax import weights
 from coral_jax.domains import EMBEDDED
 from coral_jax.figures import png
 from coral_jax.runtime.files import write_bytes
+from coral_jax.runtime.numerics import key_of
 from coral_jax.toons.faces import Z_DIM
 from coral_jax.toons.pool import to_bytes
 
@@ -19,7 +20,7 @@ _SEED = flags.DEFINE_integer("seed", 5, "of the latents")
 def main(_: list[str]) -> None:
     """Write an 8 x 8 sheet at twice the generator's size."""
     generator = weights.load(EMBEDDED["toons"] / "generator.safetensors")
-    z = jax.random.normal(jax.random.key(_SEED.value), (64, Z_DIM))
+    z = jax.random.normal(key_of(_SEED.value), (64, Z_DIM))
     images = to_bytes(jax.jit(lambda g, z: g.synthesis(g.broadcast(g.mapping(z))))(generator, z))
     size = images.shape[1]
     rows = images.reshape(8, 8, size, size, 3).transpose(0, 2, 1, 3, 4).reshape(8 * size, 8 * size, 3)

@@ -23,6 +23,7 @@ from coral_jax import weights
 from coral_jax.contrastive import adversarial, ceiling_loss, contrastive_loss
 from coral_jax.losses import cosine
 from coral_jax.models.clip import CLIP, CLIPConfig
+from coral_jax.runtime.numerics import key_of
 from coral_jax.tokenizer import Tokenizer
 from coral_jax.toons.captions import PHRASES, caption
 from coral_jax.toons.faces import ATTRIBUTES, EYE_COLOURS, HAIR_COLOURS, Face, has
@@ -147,7 +148,7 @@ def training_loss(
         ranking = contrastive_loss(cosines, trainee.clip.logit_scale[...], match, sure)
         return ranking + 200 * ceiling_loss(cosines) + 8 * jnp.mean(probe * known)
 
-    moved = adversarial(lambda images: loss(images, jax.lax.stop_gradient(text)), images, jax.random.key(step), _RADIUS)
+    moved = adversarial(lambda images: loss(images, jax.lax.stop_gradient(text)), images, key_of(step), _RADIUS)
     return loss(jax.lax.stop_gradient(moved), text)
 
 

@@ -27,6 +27,7 @@ from jax import Array
 
 from coral_jax import weights
 from coral_jax.models.stylegan2 import StyleGAN2, StyleGAN2Config
+from coral_jax.runtime.numerics import key_of
 from coral_jax.toons.faces import Z_DIM, Face, faces_from_z, vectors
 from coral_jax.toons.fitting import fit, fresh
 from coral_jax.toons.pool import Pool, exaggerate, from_bytes, load_pool, mixed, shuffled, to_bytes
@@ -59,7 +60,7 @@ def fit_mapping(generator: StyleGAN2, steps: int) -> StyleGAN2:
         z = jax.random.normal(key, (512, Z_DIM))
         return jnp.mean(jnp.square(mapping(z) - target_w(faces_from_z(z))))
 
-    keys = ((jax.random.key(i),) for i in range(steps))
+    keys = ((key_of(i),) for i in range(steps))
     generator.mapping = fit(generator.mapping, loss, keys, steps, 20.0, "mapping")
     return generator
 
@@ -137,7 +138,7 @@ def _finish(generator: StyleGAN2) -> StyleGAN2:
     """Make the constant ToRGB styles part of the weights, and w_avg the mean of w."""
     for to_rgb in generator.to_rgbs:
         to_rgb.modulation.kernel = nnx.Param(jnp.zeros_like(to_rgb.modulation.kernel[...]))
-    z = jax.random.normal(jax.random.key(1), (16384, Z_DIM))
+    z = jax.random.normal(key_of(1), (16384, Z_DIM))
     generator.w_avg = nnx.Variable(jnp.mean(generator.mapping(z), axis=0))
     generator.fused_upsampling = False
     return generator

@@ -22,6 +22,7 @@ from coral_jax.models.segmenter import (
     pixel_features,
 )
 from coral_jax.models.stylegan2 import StyleGAN2
+from coral_jax.runtime.numerics import key_of
 from coral_jax.toons.faces import Z_DIM, faces_from_z
 from coral_jax.toons.renderer import PARTS, render
 
@@ -34,7 +35,7 @@ _PIXELS = 60_000
 
 def _scene(generator: StyleGAN2, count: int, seed: int) -> tuple[Features, np.ndarray]:
     """Features of `count` generated faces and the part label of every pixel [count, h, w]."""
-    z = jax.random.normal(jax.random.key(seed), (count, Z_DIM))
+    z = jax.random.normal(key_of(seed), (count, Z_DIM))
     _, features = jax.jit(original_synthesis)(generator, generator.broadcast(generator.mapping(z)))
     return features, np.asarray(jnp.argmax(render(faces_from_z(z))[1], axis=-1))
 

@@ -18,6 +18,7 @@ from coral_jax.metrics import likeness
 from coral_jax.models.classifier import Classifier
 from coral_jax.models.identity import Identity
 from coral_jax.runtime.compiling import jit
+from coral_jax.runtime.numerics import key_of, pinned
 from coral_jax.toons.captions import parse
 from coral_jax.toons.faces import ATTRIBUTES, GROUPS, Z_DIM, Face, can_have, faces_from_z, has, with_attribute
 from coral_jax.toons.renderer import render
@@ -57,12 +58,13 @@ class Judged(NamedTuple):
         return np.all(list(self.hits.values()), axis=0)
 
 
+@pinned()
 def held_out(prompt: str, count: int = 200, seed: int = HELD_OUT_SEED) -> HeldOut | None:
     """`count` faces that have none of the attributes that the prompt names; None if the prompt is not of the grammar."""
     names = parse(prompt)
     if names is None:
         return None
-    z, faces = _faces(jax.random.key(seed), count * 8)
+    z, faces = _faces(key_of(seed), count * 8)
     usable, *drawn = jax.device_get((*_ideal(tuple(names), faces), z, faces))
     rows = np.flatnonzero(usable)[:count]
     if len(rows) < count:

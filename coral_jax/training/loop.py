@@ -25,6 +25,7 @@ from coral_jax.models.precision import cast_all
 from coral_jax.runtime import memory
 from coral_jax.runtime.compiling import compile_ahead
 from coral_jax.runtime.errors import NonFiniteError
+from coral_jax.runtime.numerics import facts, key_of, pinned
 from coral_jax.runtime.progress import Progress
 from coral_jax.step import Frozen, TrainState, init_state
 from coral_jax.training import partition
@@ -51,6 +52,7 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> dict:
     return train_all(config, [Run(config.prompt, workdir)])[0]
 
 
+@pinned()
 def train_all(config: ml_collections.ConfigDict, runs: list[Run]) -> list[dict]:
     """Learn the edits of several prompts in one program: each folder is left as `train` leaves it, for its prompt.
 
@@ -67,7 +69,7 @@ def train_all(config: ml_collections.ConfigDict, runs: list[Run]) -> list[dict]:
     if config.loss_resolution is not None:
         frozen = frozen._replace(generator=proxy(frozen.generator, method, config.loss_resolution))
     frozen = cast_all(frozen, config.dtype)
-    init_key, key = jax.random.split(jax.random.key(config.seed))
+    init_key, draw_key = jax.random.split(key_of(config.seed))
     fresh = jax.device_get(_init_state(chosen.settings, frozen, init_key))  # each prompt starts alike, as it would alone
     left = partition.from_first(lambda: _claim(runs, config, domain), np.zeros(len(runs), np.int32))
     open_runs = [run for run, unfinished in zip(runs, left, strict=True) if unfinished]
@@ -76,7 +78,7 @@ def train_all(config: ml_collections.ConfigDict, runs: list[Run]) -> list[dict]:
     if open_runs:
         frozen = _of_prompts([with_inputs(frozen._replace(text=text), domain, chosen.settings, run.prompt, seeds)
                               for run, text, unfinished in zip(runs, texts, left, strict=True) if unfinished])  # fmt: skip
-        state, timing = _learn(config, chosen, open_runs, frozen, fresh, key)
+        state, timing = _learn(config, chosen, open_runs, frozen, fresh, draw_key)
 
         def write() -> np.ndarray:
             for run, own in zip(open_runs, partition.unstack(state, len(open_runs)), strict=True):
@@ -257,4 +259,4 @@ def record_of(config: ml_collections.ConfigDict, domain: Domain) -> dict:
     record = {name: value for name, value in config.to_dict().items() if name not in ("weights_dir", "prompts")}
     record |= dataclasses.asdict(chosen.settings) | {"tau": chosen.tau}
     segmenter = config.segmenter or domain.default_segmenter
-    return record | {"segmenter": segmenter, "domain_fingerprint": domain.fingerprint}
+    return record | {"segmenter": segmenter, "domain_fingerprint": domain.fingerprint} | facts()

@@ -56,8 +56,8 @@ def make_mesh(prompts: int, faces: int) -> Mesh:
     devices = jax.devices()
     shares = [
         (prompt, data)
-        for prompt in range(1, prompts + 1)
-        for data in range(1, faces + 1)
+        for prompt in range(1, min(prompts, len(devices)) + 1)
+        for data in range(1, min(faces, len(devices)) + 1)
         if prompts % prompt == 0 and faces % data == 0 and prompt * data <= len(devices)
     ]
     prompt, data = max(shares, key=lambda share: (share[0] * share[1], share[1]))
@@ -109,7 +109,7 @@ def place(tree: Tree, mesh: Mesh, specs: object) -> Tree:
 
 def place_key(key: jax.Array, mesh: Mesh) -> jax.Array:
     """Put a random key onto the mesh."""
-    return jax.random.wrap_key_data(place(jax.random.key_data(key), mesh, P()))
+    return jax.random.wrap_key_data(place(jax.random.key_data(key), mesh, P()), impl=jax.random.key_impl(key))
 
 
 def fetch(tree: Tree) -> Tree:

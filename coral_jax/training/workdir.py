@@ -1,9 +1,10 @@
 """A run's folder: which configuration it belongs to, and whether that run is finished."""
 
-import json
 from pathlib import Path
 
-from coral_jax.runtime.files import write_json
+from coral_jax.runtime.files import read_json, write_json
+
+ADDED = ("random_bits", "matmul_precision")  # fields that the records of older releases lack
 
 
 def claim(workdir: Path, record: dict) -> None:
@@ -31,18 +32,21 @@ def differences(workdir: Path, record: dict) -> str:
     """In which fields the run that `workdir` belongs to differs from `record`; "" if in none, and where there is no run."""
     path = workdir / "config.json"
     there = _read(path) if path.exists() else record
-    fields = sorted(name for name in there.keys() | record.keys() if there.get(name) != record.get(name))
+    names = there.keys() | record.keys() - {name for name in ADDED if name not in there}
+    fields = sorted(name for name in names if there.get(name) != record.get(name))
     return ", ".join(f"{name} ({there.get(name)!r} there, {record.get(name)!r} here)" for name in fields)
 
 
 def finished(workdir: Path) -> dict | None:
     """summary.json of a finished run, which is written last; None if the run is not finished."""
     path = workdir / "summary.json"
-    return _read(path) if path.exists() else None
+    if not path.exists():
+        return None
+    summary = _read(path)
+    if "seconds_total" not in summary:
+        raise ValueError(f"{path} is not a run's summary; delete {path.parent} or give another --workdir=DIR")
+    return summary
 
 
 def _read(path: Path) -> dict:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error}); delete {path.parent} or give another --workdir=DIR") from error
+    return read_json(path, f"delete {path.parent} or give another --workdir=DIR")
