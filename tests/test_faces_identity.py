@@ -4,9 +4,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from coral_jax.contrastive import partner_loss
 from coral_jax.faces import train_identity
 from coral_jax.models.generator import Layer
+from coral_jax.worlds.contrastive import partner_loss
 
 
 class Brightness:

@@ -5,7 +5,7 @@ beard's; sad, which the critic says of closed eyes and odd faces; angry, which t
 Green eyes are left out, since the network does not learn them: they lie between brown and blue ones.
 """
 
-from coral_jax.grammar import Grammar
+from coral_jax.worlds.grammar import Grammar
 
 #: attribute -> phrases; the first is the plainest. A phrase that starts with "=" is an adjective of the face.
 PHRASES: dict[str, tuple[str, ...]] = {

@@ -22,7 +22,6 @@ from flax import nnx
 from jax import Array
 
 from coral_jax import weights
-from coral_jax.contrastive import adversarial, ceiling_loss, contrastive_loss
 from coral_jax.faces import labels, pool
 from coral_jax.faces.captions import PHRASES, VOCABULARY, caption
 from coral_jax.faces.recolour import Prepared, prepare, recoloured
@@ -31,6 +30,7 @@ from coral_jax.models.clip import CLIP, CLIPConfig
 from coral_jax.runtime.numerics import key_of
 from coral_jax.tokenizer import Tokenizer
 from coral_jax.toons.fitting import fresh
+from coral_jax.worlds.contrastive import adversarial, ceiling_loss, contrastive_loss
 
 SIZE = 96  # px that the image tower reads
 CONTEXT = 32

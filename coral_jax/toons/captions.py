@@ -1,7 +1,7 @@
 """What can be said of a toon face: phrases with synonyms for every attribute, captions made of them, and prompts read back."""
 
-from coral_jax.grammar import Grammar
 from coral_jax.toons.faces import ATTRIBUTES
+from coral_jax.worlds.grammar import Grammar
 
 #: attribute -> phrases; the first is the plainest. A phrase that starts with "=" is an adjective of the face.
 PHRASES: dict[str, tuple[str, ...]] = {

@@ -20,7 +20,6 @@ from flax import nnx
 from jax import Array
 
 from coral_jax import weights
-from coral_jax.contrastive import adversarial, ceiling_loss, contrastive_loss
 from coral_jax.losses import cosine
 from coral_jax.models.clip import CLIP, CLIPConfig
 from coral_jax.runtime.numerics import key_of
@@ -30,6 +29,7 @@ from coral_jax.toons.faces import ATTRIBUTES, EYE_COLOURS, HAIR_COLOURS, Face, h
 from coral_jax.toons.fitting import fit, fresh
 from coral_jax.toons.pool import Pool, augment, from_bytes, load_training_pool
 from coral_jax.toons.renderer import PARTS
+from coral_jax.worlds.contrastive import adversarial, ceiling_loss, contrastive_loss
 
 _FOLDER = flags.DEFINE_string("folder", "toons_training", "where pools and results are kept")
 _POOL = flags.DEFINE_integer("pool", 14336, "number of drawn faces to learn from")

@@ -16,13 +16,13 @@ from absl import app, flags, logging
 from jax import Array
 
 from coral_jax import weights
-from coral_jax.contrastive import partner_loss
 from coral_jax.models.classifier import Classifier, ClassifierConfig
 from coral_jax.models.identity import Identity, IdentityConfig
 from coral_jax.toons.faces import GROUPS, Z_DIM, Face, faces_from_z
 from coral_jax.toons.fitting import fit, fresh
 from coral_jax.toons.pool import Pool, augment, from_bytes, load_training_pool, to_bytes
 from coral_jax.toons.renderer import render
+from coral_jax.worlds.contrastive import partner_loss
 
 _FOLDER = flags.DEFINE_string("folder", "toons_training", "where pools and results are kept")
 _POOL = flags.DEFINE_integer("pool", 14336, "number of drawn faces to learn from")
