@@ -78,10 +78,10 @@ def make_domain(
     if identity is not None:
         _load(load_identity, identity, "identity")
         files["identity.safetensors"] = identity
-    with _whole_folder(folder) as partial:
+    with whole_folder(folder) as partial:
         for file, source in files.items():
             shutil.copyfile(source, partial / file)
-        sources = {file: {"path": origins.get(file, str(path))} | _original(path) for file, path in files.items()}
+        sources = {file: {"path": origins.get(file, str(path))} | original(path) for file, path in files.items()}
         segmenters = {}
         if segmenter_fit:
             weights.save(partial / "mixture.safetensors", fit_segmenter(network, chosen.settings["truncation"]), np.float16)
@@ -95,7 +95,7 @@ def make_domain(
 
 
 @contextmanager
-def _whole_folder(folder: Path) -> Iterator[Path]:
+def whole_folder(folder: Path) -> Iterator[Path]:
     """A folder beside `folder`, which takes its name at the end, and is gone after an error."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
@@ -126,7 +126,7 @@ def _describe(
     write_json(folder / "domain.json", description)
 
 
-def _original(path: Path) -> dict[str, str]:
+def original(path: Path) -> dict[str, str]:
     """Which checkpoint a file was converted from: its `source` and `source_sha256`, where the file says so."""
     if path.suffix == ".json":  # the tokenizer
         return {}

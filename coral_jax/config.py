@@ -66,7 +66,7 @@ def base() -> ml_collections.ConfigDict:
     config.weights_dir = placeholder(str)  # folder of other domains; None: CORAL_JAX_WEIGHTS, else the user's cache
     # Training.
     config.dtype = "float32"  # what the frozen networks compute in: float32, or bfloat16 (faster on GPU and TPU)
-    config.loss_resolution = placeholder(int)  # draw the losses' images at no more than this (px); None: in full
+    config.loss_resolution = placeholder(int)  # px that the losses see; None: what the domain says, else the whole image
     config.seed = 0  # of the trainables' start and of the faces drawn
     for field in _NUMBERS:
         config[field.name] = placeholder(field.type)  # `Settings` says what each is

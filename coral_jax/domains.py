@@ -8,6 +8,7 @@
      "tokenizer": "tokenizer.json", "context": 32,
      "subject": "face" (what it draws, as prompts call it; "face" if not given),
      "language": "toons", "truth": "toons" (optional: what this program knows of the domain's captions, and its judge),
+     "loss_resolution": 256 (optional: where the config says none, losses see the image at this resolution),
      "direction_faces": 24 (optional: on how many faces global_directions looks at each style channel),
      "content_rows": [64, 448] (optional: the picture's rows of what the generator draws, where the rest are bars),
      "settings": {"tau": 0.85, "lambda_area": 1e-4, "methods": {"segment_global": {"steps": 300}}},
@@ -48,7 +49,7 @@ WEIGHTS_VARIABLE = "CORAL_JAX_WEIGHTS"
 _REQUIRED = {"name": str, "generator": str, "clip": str, "identity": str | None, "segmenters": dict,
              "default_segmenter": str | None, "tokenizer": str, "context": int}  # fmt: skip
 _OPTIONAL = {"classifier": str | None, "settings": dict, "sources": dict, "content_rows": object, "subject": str,
-             "direction_faces": int | None, "language": object, "truth": object}  # fmt: skip
+             "direction_faces": int | None, "loss_resolution": int | None, "language": object, "truth": object}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ class Domain:
     classifier_file: str | None
     subject: str = "face"
     direction_faces: int | None = None
+    loss_resolution: int | None = None
     language_name: str | None = None
     truth_name: str | None = None
 
@@ -176,6 +178,7 @@ def load_domain(name: str, weights_dir: str | os.PathLike | None = None) -> Doma
         classifier_file=description.get("classifier"),
         subject=description.get("subject", "face"),
         direction_faces=description.get("direction_faces"),
+        loss_resolution=description.get("loss_resolution"),
         language_name=description.get("language"),
         truth_name=description.get("truth"),
     )

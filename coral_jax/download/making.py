@@ -3,6 +3,7 @@
 import importlib
 import os
 import shlex
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -10,10 +11,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
+import coral_jax
+from coral_jax import weights
 from coral_jax.domains import weights_folder
 from coral_jax.download.manifest import Alternatives, Entry, File
 from coral_jax.download.sources import link
 from coral_jax.download.store import Store, Unavailable
+from coral_jax.runtime.files import read_json, write_json
 
 CONVERTERS = {"generator": "stylegan2", "clip": "clip", "identity": "identity"}  # of converters/, where a file says none
 MODULES = (*CONVERTERS.values(), "mobilestylegan", "domain")
@@ -64,7 +68,8 @@ def make(
                 f"{entry.name} lacks its {' and '.join(missing)}; type the same command to try again (it resumes), or get "
                 f"the files by hand as said above and add --from=FOLDER"
             )
-        print(_domain(entry, made, weights_dir, converters["domain"]))
+        put_together = _packaged if entry.packaged else _domain
+        print(put_together(entry, made, weights_dir, converters["domain"]))
     store.record(file for network in made.values() for file in network.files)
     print(f"{store.folder} holds the published files; the domain does not need them, and other entries may")
     print(_next(entry, weights_dir))
@@ -78,7 +83,8 @@ def _plan(entry: Entry, usable: dict[str, Alternatives], store: Store, folder: P
             yield f"    {'at hand' if store.at_hand(file) else f'from {file.sources[0]}'}"
         if others:
             yield f"  {kind}, if that fails: {', or '.join(' + '.join(file.name for file in files) for files in others)}"
-    yield f"  then: converting, fitting the segmenter, making the domain in {folder}"
+    fitting = "" if entry.packaged else "fitting the segmenter, "
+    yield f"  then: converting, {fitting}making the domain in {folder}"
 
 
 def _usable(alternatives: Alternatives, store: Store) -> Alternatives:
@@ -134,6 +140,21 @@ def _domain(entry: Entry, made: dict[str, Converted], weights_dir: str | None, c
         entry.name, paths["generator"], paths["clip"], paths.get("identity"), template=entry.template,
         subject=entry.subject, segmenter_fit=True, weights_dir=weights_dir, origins=origins,
     )  # fmt: skip
+
+
+def _packaged(entry: Entry, made: dict[str, Converted], weights_dir: str | None, converter: ModuleType) -> str:
+    """The domain of a package of coral_jax, which has all but the generator."""
+    folder, network = weights_folder(weights_dir) / entry.name, made["generator"]
+    source = Path(coral_jax.__file__).parent / entry.packaged / "weights"
+    description = read_json(source / "domain.json", "install coral_jax again")
+    with converter.whole_folder(folder) as partial:
+        for file in (description["clip"], description["tokenizer"], *description["segmenters"].values(), "LICENSE"):
+            shutil.copyfile(source / file, partial / file)
+        shutil.copyfile(network.path, partial / description["generator"])
+        origin = {"path": str(network.checkpoint)} | converter.original(network.path)
+        origin["sha256"] = weights.fingerprint(partial / description["generator"])
+        write_json(partial / "domain.json", description | {"sources": {description["generator"]: origin}})
+    return f"{folder}: domain {entry.name}; use it with :domain={entry.name}"
 
 
 def _by_hand(groups: list[tuple[File, ...]], store: Store) -> Iterator[str]:

@@ -46,17 +46,19 @@ Alternatives = tuple[tuple[File, ...], ...]  # sets of files, any of which gives
 
 @dataclass(frozen=True)
 class Entry:
-    """A domain that can be made. networks: of each of KINDS that it has, the sets of files to take it from.
+    """A domain that can be made. networks: of each of KINDS that is fetched, the sets of files to take it from.
 
     template: of converters.domain. subject: what it draws. prompt: one to try first, where "surprised" makes no sense.
+    packaged: the package of coral_jax that has all but the generator, in place of template and subject.
     """
 
     name: str
     about: str
-    template: str
-    subject: str
     networks: dict[str, Alternatives]
+    template: str | None = None
+    subject: str | None = None
     prompt: str | None = None
+    packaged: str | None = None
 
 
 def load(path: Path = MANIFEST) -> dict[str, Entry]:
@@ -110,6 +112,8 @@ def _file(name: str, licences: dict[str, Licence], licence: str, sources: list[s
 def _entry(name: str, known: dict[str, Alternatives], networks: dict[str, str], **fields: str) -> Entry:
     if unknown := networks.keys() - KINDS:
         raise ValueError(f"{name} has networks {sorted(unknown)}; write some of {', '.join(KINDS)}")
-    if missing := {"generator", "clip"} - networks.keys():
+    if missing := ({"generator"} if "packaged" in fields else {"generator", "clip"}) - networks.keys():
         raise ValueError(f"{name} lacks the networks {sorted(missing)}")
+    if "packaged" not in fields and not {"template", "subject"} <= fields.keys():
+        raise ValueError(f"{name} lacks its template or its subject")
     return Entry(name, networks={kind: known[networks[kind]] for kind in KINDS if kind in networks}, **fields)

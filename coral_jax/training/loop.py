@@ -66,8 +66,8 @@ def train_all(config: ml_collections.ConfigDict, runs: list[Run]) -> list[dict]:
     method = get_method(config.method)
     texts = [domain.frozen(run.prompt, segmenter).text for run in runs]
     frozen = domain.frozen(runs[0].prompt, segmenter)
-    if config.loss_resolution is not None:
-        frozen = frozen._replace(generator=proxy(frozen.generator, method, config.loss_resolution))
+    if (resolution := _loss_resolution(config, domain)) is not None:
+        frozen = frozen._replace(generator=proxy(frozen.generator, method, resolution))
     frozen = cast_all(frozen, config.dtype)
     init_key, draw_key = jax.random.split(key_of(config.seed))
     fresh = jax.device_get(_init_state(chosen.settings, frozen, init_key))  # each prompt starts alike, as it would alone
@@ -103,6 +103,10 @@ def _of_prompts(each: list[Frozen]) -> Frozen:
     """What a step of several prompts reads, which have the networks and faces of the first."""
     text, channels = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[(one.text, one.channels) for one in each])
     return each[0]._replace(text=text, channels=channels)
+
+
+def _loss_resolution(config: ml_collections.ConfigDict, domain: Domain) -> int | None:
+    return domain.loss_resolution if config.loss_resolution is None else config.loss_resolution
 
 
 def proxy(generator: Generator, method: Method, resolution: int) -> Generator:
@@ -257,6 +261,6 @@ def record_of(config: ml_collections.ConfigDict, domain: Domain) -> dict:
     """All that decides the results of config's run, as it was decided; where weights lie and what is trained along do not."""
     chosen = resolve(config, domain.settings)
     record = {name: value for name, value in config.to_dict().items() if name not in ("weights_dir", "prompts")}
-    record |= dataclasses.asdict(chosen.settings) | {"tau": chosen.tau}
+    record |= dataclasses.asdict(chosen.settings) | {"tau": chosen.tau, "loss_resolution": _loss_resolution(config, domain)}
     segmenter = config.segmenter or domain.default_segmenter
     return record | {"segmenter": segmenter, "domain_fingerprint": domain.fingerprint} | facts()
