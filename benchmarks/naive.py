@@ -77,20 +77,20 @@ def _blended(generator: StyleGAN2, w_plus: jax.Array, delta: jax.Array, masks: l
 def _layer(conv: StyledConv, x: jax.Array, w: jax.Array) -> jax.Array:
     kernels = _kernels(conv.kernel[...], conv.modulation(w), demodulate=True)
     x = _blur(_conv(x, kernels, dilation=2), (1, 1)) if conv.up else _conv(x, kernels)
-    x = x + (conv.noise_strength[...] * conv.noise[..., None] + conv.bias[...]).astype(x.dtype)
+    x = x + (conv.noise_strength[...] * conv.noise[..., None] + conv.bias[None, None]).astype(x.dtype)[None]
     return ops.leaky_relu(x)
 
 
 def _rgb(to_rgb: ToRGB, x: jax.Array, w: jax.Array, image: jax.Array | None) -> jax.Array:
     x = x.astype(jnp.float32)
-    rgb = _conv(x, _kernels(to_rgb.kernel[...], to_rgb.modulation(w), demodulate=False)) + to_rgb.bias[...]
+    rgb = _conv(x, _kernels(to_rgb.kernel[...], to_rgb.modulation(w), demodulate=False)) + to_rgb.bias[None, None, None]
     return rgb if image is None else _blur(image, (2, 2), dilation=2) + rgb
 
 
 def _kernels(kernel: jax.Array, style: jax.Array, *, demodulate: bool) -> jax.Array:
     """Kernels [B, h, w, I, O] of styles [B, I]."""
     kernel = kernel.astype(jnp.float32) / math.sqrt(math.prod(kernel.shape[:-1]))
-    kernels = kernel * style[:, None, None, :, None]
+    kernels = kernel[None] * style[:, None, None, :, None]
     if demodulate:
         energy = jnp.sum(jnp.square(kernels), axis=(1, 2, 3), keepdims=True)
         kernels = kernels * jax.lax.rsqrt(energy + ops.DEMODULATION_EPS)

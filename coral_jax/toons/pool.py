@@ -113,7 +113,7 @@ class Exaggerated(NamedTuple):
 
         def move(here: jax.Array, there: jax.Array) -> jax.Array:
             moved = here + self.beyond.reshape(-1, *[1] * (here.ndim - 1)) * (here - there)
-            return jnp.clip(moved, jnp.min(here, axis=0), jnp.max(here, axis=0))
+            return jnp.clip(moved, jnp.min(here, axis=0, keepdims=True), jnp.max(here, axis=0, keepdims=True))
 
         return jax.tree.map(move, here, there)
 

@@ -13,9 +13,6 @@ from coral_jax.runtime.numerics import key_of
 from coral_jax.toons.faces import Z_DIM
 from coral_jax.toons.pool import to_bytes
 
-_OUT = flags.DEFINE_string("out", "toons.png", "file to write")
-_SEED = flags.DEFINE_integer("seed", 5, "of the latents")
-
 
 def main(_: list[str]) -> None:
     """Write an 8 x 8 sheet at twice the generator's size."""
@@ -28,5 +25,7 @@ def main(_: list[str]) -> None:
     write_bytes(_OUT.value, png(sheet))
 
 
-if __name__ == "__main__":
+if __name__ == "__main__":  # other programs have flags of the same names
+    _OUT = flags.DEFINE_string("out", "toons.png", "file to write")
+    _SEED = flags.DEFINE_integer("seed", 5, "of the latents")
     app.run(main)

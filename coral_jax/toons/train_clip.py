@@ -31,10 +31,6 @@ from coral_jax.toons.pool import Pool, augment, from_bytes, load_training_pool
 from coral_jax.toons.renderer import PARTS
 from coral_jax.worlds.contrastive import adversarial, ceiling_loss, contrastive_loss
 
-_FOLDER = flags.DEFINE_string("folder", "toons_training", "where pools and results are kept")
-_POOL = flags.DEFINE_integer("pool", 14336, "number of drawn faces to learn from")
-_STEPS = flags.DEFINE_integer("steps", 1600, "optimiser steps")
-
 _BATCH = 64
 _CAPTIONS = 40  # per batch, beside one for each attribute
 _RADIUS = 2.0  # of adversarial changes, Euclidean; making a face's lips red is a change of about 4
@@ -182,5 +178,8 @@ def main(_: list[str]) -> None:
     logging.info("separation %s", {k: round(v, 3) for k, v in attribute_separation(clip, tokenizer, pool).items()})
 
 
-if __name__ == "__main__":
+if __name__ == "__main__":  # other programs have flags of the same names
+    _FOLDER = flags.DEFINE_string("folder", "toons_training", "where pools and results are kept")
+    _POOL = flags.DEFINE_integer("pool", 14336, "number of drawn faces to learn from")
+    _STEPS = flags.DEFINE_integer("steps", 1600, "optimiser steps")
     app.run(main)

@@ -33,10 +33,6 @@ from coral_jax.toons.fitting import fit, fresh
 from coral_jax.toons.pool import Pool, exaggerate, from_bytes, load_pool, mixed, shuffled, to_bytes
 from coral_jax.toons.renderer import PARTS, render_numbers
 
-_FOLDER = flags.DEFINE_string("folder", "toons_training", "where pools, stages and the result are kept")
-_POOL = flags.DEFINE_integer("pool", 14336, "number of drawn faces to learn from")
-_STEPS = flags.DEFINE_list("steps", ["1600", "1500", "24000", "3200", "1200"], "steps of the five stages")
-
 CONFIG = StyleGAN2Config(
     size=64, z_dim=Z_DIM, w_dim=128, mapping_layers=4, channels=((4, 128), (8, 128), (16, 128), (32, 64), (64, 32))
 )
@@ -179,5 +175,8 @@ def main(_: list[str]) -> None:
     weights.save(folder / "generator.safetensors", generator, np.float16)
 
 
-if __name__ == "__main__":
+if __name__ == "__main__":  # other programs have flags of the same names
+    _FOLDER = flags.DEFINE_string("folder", "toons_training", "where pools, stages and the result are kept")
+    _POOL = flags.DEFINE_integer("pool", 14336, "number of drawn faces to learn from")
+    _STEPS = flags.DEFINE_list("steps", ["1600", "1500", "24000", "3200", "1200"], "steps of the five stages")
     app.run(main)

@@ -24,11 +24,6 @@ from coral_jax.toons.pool import Pool, augment, from_bytes, load_training_pool, 
 from coral_jax.toons.renderer import render
 from coral_jax.worlds.contrastive import partner_loss
 
-_FOLDER = flags.DEFINE_string("folder", "toons_training", "where pools and results are kept")
-_POOL = flags.DEFINE_integer("pool", 14336, "number of drawn faces to learn from")
-_PERSONS = flags.DEFINE_integer("persons", 2048, "number of persons drawn twice for the identity network")
-_STEPS = flags.DEFINE_list("steps", ["450", "700"], "steps of identity and classifier")
-
 IDENTITY = IdentityConfig(units=(1, 1, 1, 1), widths=(16, 32, 64, 128), input_size=48, embed_dim=128)
 CLASSIFIER = ClassifierConfig((24, 48, 96, 128), tuple((name, len(values)) for name, values in GROUPS.items()))
 #: jitters that make a person; all other jitters and every category may change
@@ -93,5 +88,9 @@ def main(_: list[str]) -> None:
     weights.save(folder / "identity.safetensors", identity, np.float16)
 
 
-if __name__ == "__main__":
+if __name__ == "__main__":  # other programs have flags of the same names
+    _FOLDER = flags.DEFINE_string("folder", "toons_training", "where pools and results are kept")
+    _POOL = flags.DEFINE_integer("pool", 14336, "number of drawn faces to learn from")
+    _PERSONS = flags.DEFINE_integer("persons", 2048, "number of persons drawn twice for the identity network")
+    _STEPS = flags.DEFINE_list("steps", ["450", "700"], "steps of identity and classifier")
     app.run(main)

@@ -26,8 +26,6 @@ from coral_jax.runtime.numerics import key_of
 from coral_jax.toons.faces import Z_DIM, faces_from_z
 from coral_jax.toons.renderer import PARTS, render
 
-_FOLDER = flags.DEFINE_string("folder", "toons_training", "where the generator is and results go")
-
 _LAYERS = (5, 7, 9)  # the last convolutions at 16, 32 and 64 px
 _MIXTURE_FACES, _LABELLED_FACES, _TEST_FACES = 64, 48, 16
 _PIXELS = 60_000
@@ -68,5 +66,6 @@ def main(_: list[str]) -> None:
     logging.info("parts: %.4f of pixels right; of each part %s", np.mean(guess == labels), recall)
 
 
-if __name__ == "__main__":
+if __name__ == "__main__":  # other programs have flags of the same names
+    _FOLDER = flags.DEFINE_string("folder", "toons_training", "where the generator is and results go")
     app.run(main)
