@@ -23,12 +23,6 @@ from coral_jax import commands, weights
 from coral_jax.models import load_generator
 from coral_jax.models.mobile_stylegan import MobileStyleGAN, ReadOut
 
-_GENERATOR = flags.DEFINE_string("generator", None, "The MobileStyleGAN, as converters.mobilestylegan leaves it.")
-_FOLDER = flags.DEFINE_string("folder", "faces_training", "Where drawn faces are kept.")
-_OUT = flags.DEFINE_string("out", None, "The read-outs' file.")
-_FACES = flags.DEFINE_integer("faces", 400, "Faces to draw; the last tenth is held out.", lower_bound=20)
-_STEPS = flags.DEFINE_integer("steps", 1000, "Steps of each fit.", lower_bound=1)
-
 RESOLUTIONS = (128, 256)
 _CHUNK = 20  # faces in a file
 _PIXELS = 1536  # of a face, at each resolution
@@ -193,5 +187,10 @@ def main() -> None:
     weights.save_tensors(_OUT.value, found, {"source_sha256": source})
 
 
-if __name__ == "__main__":
+if __name__ == "__main__":  # flags here: another training command, imported with this one, may have the same
+    _GENERATOR = flags.DEFINE_string("generator", None, "The MobileStyleGAN, as converters.mobilestylegan leaves it.")
+    _FOLDER = flags.DEFINE_string("folder", "faces_training", "Where drawn faces are kept.")
+    _OUT = flags.DEFINE_string("out", None, "The read-outs' file.")
+    _FACES = flags.DEFINE_integer("faces", 400, "Faces to draw; the last tenth is held out.", lower_bound=20)
+    _STEPS = flags.DEFINE_integer("steps", 1000, "Steps of each fit.", lower_bound=1)
     commands.run(main)
