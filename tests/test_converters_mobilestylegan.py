@@ -136,7 +136,8 @@ def test_readouts_are_added_to_the_generator_that_they_are_of(networks, generato
     ours, before = weights.named_variables(added), weights.named_variables(generator)
     assert ours.keys() - before.keys() == arrays.keys()
     for name, value in (before | arrays).items():
-        np.testing.assert_array_equal(ours[name][...], np.asarray(value[...]))
+        tolerance = 1e-5 if name == "w_avg" else 0  # a mean, whose sum may be rounded otherwise in another run
+        np.testing.assert_allclose(ours[name][...], np.asarray(value[...]), rtol=tolerance)
     weights.save_tensors(tmp_path / "others", arrays, {"source_sha256": "0" * 64})
     with pytest.raises(ValueError, match=r"others holds no read-outs of .*small.whl; leave --readouts out"):
         mobilestylegan.convert(checkpoint, tmp_path / "other.safetensors", str(tmp_path / "others"))

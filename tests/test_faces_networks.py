@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from coral_jax import domains, weights
-from coral_jax.faces import captions, train_clip
+from coral_jax.faces import captions, train_clip, train_identity
 from coral_jax.faces.train_segmenters import SEGMENTS
 from coral_jax.tokenizer import Tokenizer
 
@@ -81,3 +81,15 @@ def test_segmenters_read_the_generators_features(name, segments):
     found = jax.jit(lambda segmenter, features: segmenter.segment(features))(segmenter, features)
     assert found.shape == (1, 128, 128, segments)
     np.testing.assert_allclose(found.sum(axis=-1), 1, atol=1e-5)
+
+
+def test_identity_is_that_of_the_code_and_sees_no_more_than_a_face():
+    identity = weights.load(FOLDER / "identity.safetensors")
+    assert identity.config == train_identity.IDENTITY
+    image = np.random.default_rng(0).uniform(-1, 1, (1, 256, 256, 3)).astype(np.float32)
+    framed = image.copy()
+    framed[:, :30] = framed[:, 230:] = 1
+    embed = jax.jit(lambda identity, images: identity.embed(images))
+    one, same = embed(identity, image)[0], embed(identity, framed)[0]
+    np.testing.assert_allclose(one, same, atol=1e-5)
+    assert float(one @ embed(identity, -image)[0]) < 0.99

@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from coral_jax import contrastive
 from coral_jax.toons import train_clip
 from coral_jax.toons.faces import ATTRIBUTES
 from coral_jax.toons.renderer import PARTS
+from coral_jax.worlds import contrastive
 
 NAMES = list(ATTRIBUTES)
 
