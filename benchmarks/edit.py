@@ -20,6 +20,7 @@ from coral_jax.domains import load_domain
 from coral_jax.methods import METHODS, get_method
 from coral_jax.models.precision import COMPUTE_DTYPES, cast_all
 from coral_jax.runtime.files import write_json
+from coral_jax.runtime.numerics import key_of
 from coral_jax.step import apply_edit, init_state
 
 _SIZE = flags.DEFINE_enum("size", "256", [str(size) for size in SIZES], "resolution of the random FFHQ-sized generator")
@@ -40,7 +41,7 @@ def main() -> None:
     else:
         frozen = random_domain(int(_SIZE.value), method.needs_segments)
     frozen = cast_all(frozen, _DTYPE.value)
-    trainables = jax.jit(init_state)(Settings(_METHOD.value, _BATCH.value), frozen, jax.random.key(0)).trainables
+    trainables = jax.jit(init_state)(Settings(_METHOD.value, _BATCH.value), frozen, key_of(0)).trainables
     generator = frozen.generator
     frozen = frozen._replace(clip=None, identity=None, text=None)  # as `artifact.Edit.draw` leaves them out
     shape = (_BATCH.value, generator.n_latent, generator.w_dim)

@@ -18,6 +18,7 @@ from coral_jax import commands
 from coral_jax.domains import load_domain
 from coral_jax.models import load_clip, load_generator
 from coral_jax.models.precision import cast
+from coral_jax.runtime.numerics import key_of
 
 _DOMAIN = flags.DEFINE_string("domain", None, "domain whose generator, CLIP and identity network are compared")
 _GENERATOR = flags.DEFINE_string("generator", None, "file of a converted generator")
@@ -38,7 +39,7 @@ def relative_error(exact: np.ndarray, rounded: np.ndarray) -> float:
 
 def of_images(name: str, generator: nnx.Module) -> np.ndarray:
     """Print the errors of a generator's images; returns the exact ones [N, h, w, 3]."""
-    z = jax.random.normal(jax.random.key(0), (_FACES, generator.z_dim))
+    z = jax.random.normal(key_of(0), (_FACES, generator.z_dim))
     exact, rounded = both(generator, lambda g: g.synthesis(g.broadcast(g.mapping(z))))
     pixels = np.abs(np.clip(rounded, -1, 1) - np.clip(exact, -1, 1)) * 127.5
     print(f"{name}: relative error {relative_error(exact, rounded):.2e}, "
@@ -62,7 +63,7 @@ def main() -> None:
     if _CLIP.value:
         clip = load_clip(_CLIP.value)
         size = clip.config.image_size
-        images = jax.random.uniform(jax.random.key(1), (_FACES, size, size, 3), minval=-1.0)
+        images = jax.random.uniform(key_of(1), (_FACES, size, size, 3), minval=-1.0)
         of_embeddings(_CLIP.value, clip, lambda network: network.encode_image(images))
     if _DOMAIN.value:
         domain = load_domain(_DOMAIN.value)

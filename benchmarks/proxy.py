@@ -15,6 +15,7 @@ from coral_jax import commands
 from coral_jax.artifact import Edit
 from coral_jax.config import make, resolve
 from coral_jax.domains import Domain, load_domain
+from coral_jax.runtime.numerics import key_of
 from coral_jax.toons import truth
 
 _METHOD = flags.DEFINE_string("method", "attention_mapper", "method to train")
@@ -28,7 +29,7 @@ def measured(domain: Domain, prompt: str, proxy: bool) -> dict:
     chosen = resolve(make(prompt, f"method={_METHOD.value}"), domain.settings)
     full = domain.frozen(prompt)
     lower = full._replace(generator=full.generator.lower(_RESOLUTION.value))
-    init_key, key = jax.random.split(jax.random.key(0))
+    init_key, key = jax.random.split(key_of(0))
     state = alone.begin(chosen.settings, lower, init_key)  # an editor and masks of the lower layers, for both
     step = alone.stepper(chosen.settings, lower if proxy else full, key)
     state, _ = step(state)

@@ -27,6 +27,7 @@ from coral_jax.domains import load_domain
 from coral_jax.methods import METHODS, get_method
 from coral_jax.models.precision import COMPUTE_DTYPES, cast_all
 from coral_jax.runtime.files import write_json
+from coral_jax.runtime.numerics import key_of
 from coral_jax.step import Frozen, init_state
 from coral_jax.training import partition
 from coral_jax.training.loop import proxy
@@ -59,7 +60,7 @@ def networks() -> Frozen:
 
 def measured(form: str) -> dict[str, float]:
     """One form of the step, in this process; all but the literal one as `coral_jax.training` runs them, on all devices."""
-    frozen, settings, key = networks(), Settings(_METHOD.value, _BATCH.value), jax.random.key(0)
+    frozen, settings, key = networks(), Settings(_METHOD.value, _BATCH.value), key_of(0)
     state = jax.jit(init_state)(settings, frozen, key)
     if form == "naive":
         program, devices = jax.jit(naive_train_step, donate_argnums=0), 1

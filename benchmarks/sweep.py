@@ -20,6 +20,7 @@ from coral_jax.artifact import Edit
 from coral_jax.config import make, resolve
 from coral_jax.domains import Domain, load_domain
 from coral_jax.latents import parse_seeds
+from coral_jax.runtime.numerics import key_of
 from coral_jax.toons import truth
 from coral_jax.training.loop import with_inputs
 
@@ -48,7 +49,7 @@ def rows(domain: Domain, prompt: str, changes: dict[str, float], at: list[int]) 
     config = make(prompt, f"method={_METHOD.value},domain={domain.name}", seed=_SEED.value, **changes)
     chosen = resolve(config, domain.settings)
     frozen = with_inputs(domain.frozen(prompt), domain, chosen.settings, prompt, parse_seeds(config.sheet_seeds))
-    init_key, key = jax.random.split(jax.random.key(_SEED.value))
+    init_key, key = jax.random.split(key_of(_SEED.value))
     state, step = alone.begin(chosen.settings, frozen, init_key), alone.stepper(chosen.settings, frozen, key)
     found = []
     for done in sorted(at or [chosen.settings.steps]):

@@ -22,6 +22,7 @@ from converters.engine import CONV, IMAGE, LINEAR, MODULATED, ONE, SAME, Layout,
 from converters.stylegan2_source import CONSTANTS, READ, arrays_of, check_picture
 from coral_jax import weights
 from coral_jax.models.stylegan2 import StyleGAN2, StyleGAN2Config
+from coral_jax.runtime.numerics import key_of
 
 AVERAGED = 100_000  # number of w that w_avg is estimated from, where a checkpoint has none
 FILTERS = (r".*\.blur\.kernel", r".*\.upsample\.kernel", r".*\.resample_filter")  # stored with the weights, compared
@@ -101,7 +102,7 @@ def estimated_w_avg(generator: StyleGAN2) -> jax.Array:
     def mean(mapping: nnx.Module, key: jax.Array) -> jax.Array:
         return mapping(jax.random.normal(key, (AVERAGED // 10, generator.z_dim))).mean(axis=0)
 
-    keys = jax.random.split(jax.random.key(0), 10)
+    keys = jax.random.split(key_of(0), 10)
     return jnp.mean(jnp.stack([mean(generator.mapping, key) for key in keys]), axis=0)
 
 
