@@ -188,7 +188,8 @@ def _layer(
     if share.matters:
         draw.ellipse((middle - 15, below - 15, middle + 15, below + 15), fill=ink)
     draw.text((middle, below), number, PAPER if share.matters else FAINT, _font(18), anchor="mm")
-    draw.text((middle, below + 30), f"{share.resolution} x {share.resolution} px", FAINT, _font(14), anchor="mm")
+    size = f"{share.resolution} x {share.resolution} px" if tile >= 100 else f"{share.resolution} px"
+    draw.text((middle, below + 30), size, FAINT, _font(14), anchor="mm")
     area = f"{share.area:.0%}" if share.area >= 0.0995 else f"{share.area:.1%}"
     draw.text((middle, below + 52), area if share.area else "off", INK if share.matters else FAINT, _font(16), "mm")
 
