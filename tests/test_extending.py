@@ -1,5 +1,6 @@
 """docs/extending.md: its first two recipes, applied to a copy of the package as they stand, and trained with."""
 
+import dataclasses
 import json
 import os
 import re
@@ -9,6 +10,10 @@ import sys
 
 import pytest
 from conftest import REPOSITORY
+
+from coral_jax import losses
+from coral_jax.config import resolve
+from coral_jax.methods import METHODS
 
 RECIPES = {
     title: re.findall(r"```python\n(.*?)```", body, flags=re.DOTALL)
@@ -73,13 +78,9 @@ def test_a_method_is_one_row(package, weights_dir):
     assert rows[-1]["area"] != rows[0]["area"]
 
 
-def test_a_term_without_a_field_is_named(package, weights_dir):
-    term, equation, _ = RECIPES["A loss term"]
-    losses = package / "coral_jax" / "losses.py"
-    put(losses, "# What methods sum", term + "\n")
-    losses.write_text(re.sub(r"^EQUATION_7 = .*\n", equation, losses.read_text(), flags=re.MULTILINE))
-    command = [sys.executable, "-m", "coral_jax.train", "--config=configs/surprised.py:domain=tiny", "--workdir=run"]
-    command += [f"--config.weights_dir={weights_dir}"]
-    environment = os.environ | {"PYTHONPATH": str(package)}
-    done = subprocess.run(command, cwd=package, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 1 and "brightness" in done.stderr and "config.Settings" in done.stderr
+def test_a_term_without_a_field_is_named(domain, config, monkeypatch):
+    term = losses.Term("brightness", lambda edited: None, "lambda_brightness")
+    method = METHODS["attention_mapper"]
+    monkeypatch.setitem(METHODS, "attention_mapper", dataclasses.replace(method, terms=(*method.terms, term)))
+    with pytest.raises(ValueError, match=r"sums \['brightness'\], whose weights are no fields of config.Settings"):
+        resolve(config, domain.settings)
