@@ -105,7 +105,7 @@ class Exaggerated(NamedTuple):
     def codes(self, generator: StyleGAN2) -> jax.Array:
         """w_plus [B, n_latent, w_dim]."""
         here, there = (jax.vmap(generator.mapping)(z) for z in (self.z, self.start))
-        return mixed(generator, *(here + self.beyond[:, None] * (here - there)))
+        return mixed(generator, *(here + self.beyond[None, :, None] * (here - there)))
 
     def numbers(self) -> dict[str, jax.Array]:
         """What is to be drawn: the numbers moved alike, as far as some face here has them."""
