@@ -17,14 +17,14 @@ from pathlib import Path
 import numpy as np
 from flax import nnx
 
-import coral_jax.faces
+import coral_jax
 from converters import command, openvino, reading
 from converters.stylegan2 import AVERAGED, estimated_w_avg
 from coral_jax import weights
 from coral_jax.models.mobile_stylegan import MobileStyleGAN, MobileStyleGANConfig
 from coral_jax.models.stylegan2 import MAPPING_LR_MUL
 
-READOUTS = Path(coral_jax.faces.__file__).parent / "weights" / "readouts.safetensors"
+READOUTS = Path(coral_jax.__file__).parent / "faces" / "weights" / "readouts.safetensors"
 _NETWORKS = ("MappingNetwork", "SynthesisNetwork")
 
 Arrays = dict[str, np.ndarray]  # by our names
