@@ -139,7 +139,7 @@ def _dilated(where: Array) -> Array:
     return jax.lax.reduce_window(where, False, jax.lax.bitwise_or, (1, window, window), (1, 1, 1), "SAME")
 
 
-@jit
+@jax.jit
 def _shrunk(images: Array) -> Array:
     """Means of squares of pixels: images [N, h, w, C] -> [N, 256, 256, C]."""
     count, size, _, channels = images.shape
@@ -147,7 +147,7 @@ def _shrunk(images: Array) -> Array:
     return images.reshape(count, _SIZE, square, _SIZE, square, channels).mean((2, 4))
 
 
-@jit
+@jax.jit
 def _change(original: Array, edited: Array) -> Array:
     """The absolute change of images [N, h, w, 3], [N, 256, 256, 1]."""
     return _shrunk(jnp.abs(edited - original).sum(-1, keepdims=True))
