@@ -129,6 +129,8 @@ def _entry(
     **fields: str,
 ) -> Entry:
     if file:
+        if networks or fields.keys() != {"about"}:
+            raise ValueError(f"{name} is one file; write its about, and nothing else")
         return Entry(name, networks={}, file=files[file], **fields)
     networks = networks or {}
     if unknown := networks.keys() - KINDS:

