@@ -130,7 +130,6 @@ ATTRIBUTES = {
         (*FACE, "ear", "neck"),
     ),
 }  # fmt: skip
-JUDGED_GROUPS = ("mouth", "lids", "age", "sex", "glasses", "hat", "hair colour", "hair length", "lips", "skin")
 
 
 def answers(found: Measures, names: list[str] | None = None) -> dict[str, tuple[np.ndarray, np.ndarray]]:

@@ -5,7 +5,10 @@ truncation; those are held out which certainly lack what the prompt asks for.  W
 kept in the weights folder.
 """
 
+import atexit
+import functools
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -64,7 +67,14 @@ class HeldOut(NamedTuple):
 
 def judges(domain: Domain) -> Judges:
     """The networks that judge; ValueError, with the command that gets it, for one that is not there."""
-    return networks.load(domain.folder.parent)
+    return _judges(domain.folder.parent)
+
+
+@functools.cache
+def _judges(folder: Path) -> Judges:
+    judging = networks.load(folder)
+    atexit.register(judging.landmarker.close)  # MediaPipe complains otherwise
+    return judging
 
 
 def look(judging: Judges, images: np.ndarray) -> Seen:
