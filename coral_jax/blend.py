@@ -22,7 +22,7 @@ import jax.numpy as jnp
 
 from coral_jax.models.generator import Generator, Layer
 
-EDITED_RESOLUTION = 256  # of the last edited layers: 13 of the paper's generator
+EDITED_RESOLUTION = 256  # of the last edited layers where a generator says nothing else: 13 of the paper's generator
 
 Features = Mapping[int, jax.Array]  # layer index (from 1) -> [B, h, w, C]
 Masks = Sequence[jax.Array]  # one [B, h, w] per masked layer, in [0, 1], at the layer's resolution
@@ -46,9 +46,10 @@ class Blend(NamedTuple):
     masks: tuple[jax.Array, ...]
 
 
-def layers_through_256(generator: Generator) -> tuple[int, ...]:
-    """Numbers of the layers that CORAL edits: those of up to 256 px, the first 13 of the paper's 17."""
-    return tuple(layer.index for layer in generator.layers if layer.resolution <= EDITED_RESOLUTION)
+def edited_layers(generator: Generator) -> tuple[int, ...]:
+    """Numbers of the layers that CORAL edits: those of up to 256 px, the first 13 of the paper's 17, or fewer."""
+    last = generator.edited_resolution or EDITED_RESOLUTION
+    return tuple(layer.index for layer in generator.layers if layer.resolution <= last)
 
 
 def original_synthesis(generator: Generator, w_plus: jax.Array) -> Original:

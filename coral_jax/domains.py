@@ -11,6 +11,7 @@
      "loss_resolution": 256 (optional: where the config says none, losses see the image at this resolution),
      "encoder": "encoder.safetensors" (optional: what the inversion of photographs starts from),
      "alignment": "ffhq" (optional: how photographs are aligned; if not given, they must come aligned),
+     "edited_resolution": 128 (optional: px of the last layers that CORAL edits, where it is not the paper's 256),
      "direction_faces": 24 (optional: on how many faces global_directions looks at each style channel),
      "content_rows": [64, 448] (optional: the picture's rows of what the generator draws, where the rest are bars),
      "settings": {"tau": 0.85, "lambda_area": 1e-4, "methods": {"segment_global": {"steps": 300}}},
@@ -46,14 +47,14 @@ from coral_jax.tokenizer import Tokenizer
 EMBEDDED = {"toons": Path(__file__).parent / "toons" / "weights"}  # domains that come with the package
 # What `language` and `truth` of a domain.json may name; nothing else is imported for a domain.
 LANGUAGES = {"toons": "coral_jax.toons.captions", "faces": "coral_jax.faces.captions"}
-TRUTHS = {"toons": "coral_jax.toons.truth"}
+TRUTHS = {"toons": "coral_jax.toons.truth", "faces": "coral_jax.faces.truth"}
 ALIGNMENTS = ("ffhq",)  # `coral_jax.photos.align` knows
 WEIGHTS_VARIABLE = "CORAL_JAX_WEIGHTS"
 _REQUIRED = {"name": str, "generator": str, "clip": str, "identity": str | None, "segmenters": dict,
              "default_segmenter": str | None, "tokenizer": str, "context": int}  # fmt: skip
 _OPTIONAL = {"classifier": str | None, "settings": dict, "sources": dict, "content_rows": object, "subject": str,
-             "encoder": str | None, "alignment": object,
-             "direction_faces": int | None, "loss_resolution": int | None, "language": object, "truth": object}  # fmt: skip
+             "encoder": str | None, "alignment": object, "direction_faces": int | None, "loss_resolution": int | None,
+             "edited_resolution": int | None, "language": object, "truth": object}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ class Domain:
 
     @property
     def truth(self) -> ModuleType | None:
-        """The module that measures edits of this domain against its truth (`held_out`, `judge`, `measure`); None: not known."""
+        """The module that measures edits of this domain: `held_out`, `judges`, `judge`, `measure`; None: nothing does."""
         return importlib.import_module(TRUTHS[self.truth_name]) if self.truth_name else None
 
     def frozen(self, prompt: str, segmenter: str | None = None) -> Frozen:
@@ -185,6 +186,9 @@ def load_domain(name: str, weights_dir: str | os.PathLike | None = None) -> Doma
     if "content_rows" in description:
         generator.content_rows = _content_rows(description["content_rows"], generator, folder)
         prints["content_rows"] = str(generator.content_rows)
+    if description.get("edited_resolution") is not None:  # an edit has a mask for each edited layer
+        generator.edited_resolution = description["edited_resolution"]
+        prints["edited_resolution"] = f"edited through {generator.edited_resolution} px"
     return Domain(
         name=name,
         folder=folder,
