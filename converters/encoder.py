@@ -33,7 +33,7 @@ def convert(checkpoint: Path, out: Path, kind: str | None = None) -> str:
 
 
 def load(content: object, origin: str, kind: str | None = None) -> PyramidEncoder:
-    """The encoder in what `reading.read` gave; ValueError lists all that does not fit, and asks for a kind that nothing says."""
+    """The encoder in what `reading.read` gave; ValueError for what does not fit, and where nothing says the kind."""
     missing = "and no encoder of e4e or pSp; give a file such as e4e_ffhq_encode.pt"
     found = wrappings.find(content, (_MARKER,), origin, missing)
     source = {name.removeprefix(_PREFIX): array for name, array in found.arrays.items() if name.startswith(_PREFIX)}

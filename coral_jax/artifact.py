@@ -106,6 +106,7 @@ class Edit:
         self, w_plus: jax.Array, alphas: Sequence[float], tau: float | None = None
     ) -> tuple[np.ndarray, list[np.ndarray], list[np.ndarray]]:
         """`apply` at every alpha: the originals, the edited faces of each alpha, the masks."""
+
         def draw(batch: np.ndarray) -> list[tuple]:
             trainables = self._trainables_of(batch)
             return [self._draw(trainables, batch, alpha, tau) for alpha in alphas]

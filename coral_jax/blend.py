@@ -118,9 +118,7 @@ def _blend(
         codes = layer.codes(w_plus)
         if layer.index in edited_by_number:
             inside = [of_one[layer.index - 1][..., None].astype(x[0].dtype) for of_one in masks]
-            moved = [
-                tuple(code + delta[:, row] for code, row in zip(codes, layer.rows, strict=True)) for delta in deltas
-            ]
+            moved = [tuple(code + delta[:, row] for code, row in zip(codes, layer.rows, strict=True)) for delta in deltas]
             # One batch: unedited branch of I*, its edited branches, and edited branch of I tilde (whose mask is one).
             starts, of_paths = [x[0]] * (1 + len(deltas)) + x[1:], [codes, *moved] + moved * (paths - 1)
             unedited, *edited = apply_layer(generator, layer, starts, of_paths)
@@ -186,7 +184,7 @@ def together(paths: Sequence[jax.Array]) -> jax.Array:
 
 
 def finish(image: jax.Array, original: Original, masks: Masks, others: Sequence[Masks] = ()) -> Blend:
-    """Images [B paths, size, size, 3] of I* and, where drawn, I tilde: the original where no mask, of others too, says otherwise."""
+    """Images [B paths, size, size, 3] of I* and, where drawn, I tilde: the original where all masks, and others, are 0."""
     image = image.reshape(len(original.image), -1, *image.shape[1:])
     # In exact arithmetic masks of zero give the original; a convolution over another batch may round otherwise.
     touched = jnp.stack([jnp.any(mask != 0, axis=(1, 2)) for of_one in (masks, *others) for mask in of_one]).any(axis=0)

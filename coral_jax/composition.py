@@ -85,15 +85,19 @@ class Composition:
 
 
 def compose(edits: Sequence[Edit]) -> Edit | Composition:
-    """Edits as one; a single one as it is.  ValueError for edits of several domains and of methods that cannot share a pass."""
+    """Edits as one; a single one as it is.  ValueError for edits of several domains and for methods that cannot share."""
     if len(edits) == 1:
         return edits[0]
     domains = {(edit.domain.name, edit.domain.fingerprint): edit.domain.name for edit in edits}
     if len(domains) > 1:
-        raise ValueError(f"edits of several domains ({', '.join(domains.values())}) cannot be applied together; give edits of one")
+        raise ValueError(
+            f"edits of several domains ({', '.join(domains.values())}) cannot be applied together; give edits of one"
+        )
     if others := sorted({edit.settings.method for edit in edits if not _layer_by_layer(edit.method)}):
         able = ", ".join(name for name, method in METHODS.items() if _layer_by_layer(method))
         raise ValueError(f"edits of {', '.join(others)} cannot be applied with others; train them with one of {able}")
+    if len({edit.masked_layers for edit in edits}) > 1:
+        raise ValueError("edits of other layers cannot be applied together; train them with the same domain.json")
     return Composition(tuple(edits))
 
 

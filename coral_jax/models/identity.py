@@ -39,6 +39,7 @@ class IdentityConfig:
 
 
 def conv_of(inputs: int, outputs: int, size: int, stride: int, rngs: nnx.Rngs) -> nnx.Conv:
+    """A convolution of IR-SE networks, without bias."""
     # Explicit padding: "SAME" would pad a strided convolution on one side only.
     return nnx.Conv(
         inputs, outputs, (size, size), strides=stride, padding=size // 2, use_bias=False,
@@ -47,6 +48,7 @@ def conv_of(inputs: int, outputs: int, size: int, stride: int, rngs: nnx.Rngs) -
 
 
 def norm_of(channels: int, rngs: nnx.Rngs) -> nnx.BatchNorm:
+    """A batch norm of IR-SE networks."""
     return nnx.BatchNorm(channels, momentum=0.9, epsilon=1e-5, use_fast_variance=False, rngs=rngs)
 
 

@@ -84,7 +84,7 @@ def invert(
     plan: Plan,
     after: Callable[[int, State, float], None] = lambda step, state, value: None,
 ) -> State:
-    """All steps that are left for images [B, S, S, 3] in [-1, 1], whose states are at one step; `after` is called after each."""
+    """All steps that are left for images [B, S, S, 3] in [-1, 1], whose states are at one step; `after` follows each."""
     seen = _look(networks, jnp.asarray(images))
     small = small_generator(generator)
     begun = int(state.step[0])

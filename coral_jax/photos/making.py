@@ -2,13 +2,15 @@
 
 import dataclasses
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from PIL import Image
 
 from coral_jax.domains import Domain
 from coral_jax.figures import png
@@ -25,8 +27,8 @@ from coral_jax.runtime.files import write_bytes
 from coral_jax.runtime.progress import Progress
 
 LIKENESS = 0.5  # of --likeness, where nothing is said
-_KEEP_EVERY = 10  # steps
-_STATE = "unfinished.safetensors"
+_KEEP_SECONDS = 15.0
+_INVERTING, _TUNING = "unfinished_codes.safetensors", "unfinished_weights.safetensors"
 
 Locate = Callable[[np.ndarray, Path], Square]  # where the face lies in a picture of a file
 
@@ -46,9 +48,10 @@ def effort_of(generator: Generator, likeness: float) -> Effort:
     if not 0 <= likeness <= 1:
         raise ValueError(f"likeness is {likeness}; give a number from 0 (edits work best) to 1 (most like the picture)")
     looser = 10 ** (1 - 2 * likeness)  # 10 ... 0.1
-    whole = generator.size <= 2 * invert.SMALL
-    plan = invert.Plan(0, 150, 0.05, 0.02 * looser, 0.2 * looser) if whole else invert.Plan(60, 25, 0.05, 0.02 * looser, 0.2 * looser)
-    return Effort(plan, tune.Tuning(round(60 * likeness), 0.002, 2.0))
+    small, whole = (0, 150) if generator.size <= 2 * invert.SMALL else (60, 25)
+    return Effort(
+        invert.Plan(small, whole, 0.05, 0.02 * looser, 0.2 * looser), tune.Tuning(round(60 * likeness), 0.002, 2.0)
+    )  # fmt: skip
 
 
 def make_photos(domain: Domain, sources: Sequence[Source], locate: Locate, likeness: float, batch: int = 1) -> None:
@@ -57,20 +60,25 @@ def make_photos(domain: Domain, sources: Sequence[Source], locate: Locate, liken
     A picture without a face, or that is none, ends it with ValueError before anything is inverted.
     """
     if domain.generator.content_rows is not None:
-        raise ValueError(f"{domain.name} draws pictures between bars, into which photographs are not fitted; give another domain")
+        raise ValueError(f"{domain.name} draws pictures between bars, which photographs do not have; give another domain")
     effort = effort_of(domain.generator, likeness)
-    photos = [(source, _begun(domain, source, locate, likeness)) for source in sources]
-    waiting = [(source, photo) for source, photo in photos if photo.w_plus is None]
+    waiting = [source for source in sources if not _begun(domain, source, locate, likeness)]
     each = effort.plan.steps + effort.tuning.steps
     with Progress(f"{len(waiting)} photo(s)", 0, len(waiting) * each) as progress:
+        maker = _Maker(domain, effort, progress) if waiting else None
         for start in range(0, len(waiting), batch):
-            _finish_photos(domain, waiting[start : start + batch], effort, _Shown(progress, start * each))
+            maker.finish(waiting[start : start + batch])
     for source in sources:
-        print(f"{source.folder}: ready; type python -m coral_jax.edit --edit=runs/EDIT --photo={source.folder}", file=sys.stderr)
+        print(
+            f"{source.folder}: ready; type python -m coral_jax.edit --edit=runs/EDIT --photo={source.folder}", file=sys.stderr
+        )
 
 
-def _begun(domain: Domain, source: Source, locate: Locate, likeness: float) -> Photo:
-    """The photo in a source's folder, or a new one, aligned and kept; ValueError where the folder is another photo's."""
+def _begun(domain: Domain, source: Source, locate: Locate, likeness: float) -> bool:
+    """Whether a source's photo is finished; where it is not there, it is aligned and kept.
+
+    ValueError where the folder is another photo's.
+    """
     digest = source.sha256
     if (source.folder / DESCRIPTION).is_file():
         photo = load_photo(source.folder)
@@ -80,81 +88,90 @@ def _begun(domain: Domain, source: Source, locate: Locate, likeness: float) -> P
                 f"{source.folder} holds {photo.name} for the domain {photo.domain} with --likeness={photo.likeness:g}, made of "
                 "another picture, for other weights or with another likeness; give another --out"
             )
-        return photo
+        return photo.w_plus is not None
     picture = read(source)
-    square = locate(picture, source.path)
-    photo = Photo(source.name, picture, digest, square, domain.name, domain.fingerprint, likeness)
+    photo = Photo(
+        source.name, picture, digest, locate(picture, source.path), domain.name, domain.fingerprint, likeness
+    )  # fmt: skip
     save_photo(source.folder, photo)
-    write_bytes(source.folder / "aligned.png", _png(photo.aligned(domain.generator.size)))
-    return photo
+    write_bytes(source.folder / "aligned.png", png(Image.fromarray(photo.aligned(domain.generator.size))))
+    return False
 
 
-class _Shown(NamedTuple):
-    progress: Progress
-    done: int  # steps before this batch
+class _Maker:
+    """Inverts photos that are aligned, a batch at a time."""
 
-    def show(self, steps: int, value: jax.Array) -> None:
+    def __init__(self, domain: Domain, effort: Effort, progress: Progress):
+        self.generator, self.encoder = domain.generator, domain.encoder()
+        self.networks, self.prior = networks_of(domain), prior_of(domain.generator)
+        self.effort, self.progress, self.done = effort, progress, 0  # steps
+        self.about = {"effort": str(effort), "domain": domain.fingerprint}
+
+    def finish(self, batch: Sequence[Source]) -> None:
+        """Invert and tune the photos of a batch, and keep them."""
+        photos = [load_photo(source.folder) for source in batch]
+        images = np.stack([photo.aligned(self.generator.size) for photo in photos]).astype(np.float32) / np.float32(127.5) - 1
+        for row, w_plus in self._inverted(batch, images).items():
+            tuned = self._tuned(batch[row], images[row], w_plus) if self.effort.tuning.steps else {}
+            photo = dataclasses.replace(photos[row], w_plus=w_plus, tuned=tuned)
+            drawn = _draw(photo.generator(self.generator), jnp.asarray(w_plus)[None])
+            write_bytes(batch[row].folder / "inverted.png", png(np.asarray(drawn)[0]))
+            save_photo(batch[row].folder, photo)
+            for name in (_INVERTING, _TUNING):
+                (batch[row].folder / name).unlink(missing_ok=True)
+
+    def _inverted(self, batch: Sequence[Source], images: np.ndarray) -> dict[int, np.ndarray]:
+        """w_plus [n_latent, w_dim] of each picture; those that were stopped at one step go on together."""
+        plan, found = self.effort.plan, {}
+        fresh = invert.start(self.generator, self.prior, self.encoder, images)
+        states = [load_state(source.folder / _INVERTING, fresh.rows([i]), self.about) for i, source in enumerate(batch)]
+        steps = [int(state.step[0]) for state in states]
+        for step in sorted(set(steps)):
+            rows = [row for row, other in enumerate(steps) if other == step]
+            kept = _Timer()
+
+            def after(step: int, state: invert.State, value: jax.Array, rows: list[int] = rows, kept: _Timer = kept) -> None:
+                self._show(len(rows) * step, value)
+                if kept.passed() or step == plan.steps:
+                    for place, row in enumerate(rows):
+                        save_state(batch[row].folder / _INVERTING, state.rows([place]), self.about)
+
+            state = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *(states[row] for row in rows))
+            state = invert.invert(self.generator, self.prior, self.networks, images[rows], state, plan, after)
+            self.done += len(rows) * plan.steps
+            found |= dict(zip(rows, np.asarray(invert.codes(state, self.prior)), strict=True))
+        return found
+
+    def _tuned(self, source: Source, image: np.ndarray, w_plus: np.ndarray) -> dict[str, np.ndarray]:
+        """What tuning adds to the generator's weights."""
+        state, kept = load_state(source.folder / _TUNING, tune.start(self.generator), self.about), _Timer()
+
+        def after(step: int, state: tune.State, value: jax.Array) -> None:
+            self._show(step, value)
+            if kept.passed():
+                save_state(source.folder / _TUNING, state, self.about)
+
+        tuned = tune.tune(self.generator, self.prior, self.networks, image, w_plus, state, self.effort.tuning, after)
+        self.done += self.effort.tuning.steps
+        return tuned
+
+    def _show(self, steps: int, value: jax.Array) -> None:
         self.progress.show(self.done + steps, {"unlike": float(jnp.mean(value))})
 
 
-def _finish_photos(domain: Domain, batch: list[tuple[Source, Photo]], effort: Effort, shown: _Shown) -> None:
-    """Invert and tune a batch of photos, and keep each whole one."""
-    generator, networks, prior = domain.generator, networks_of(domain), prior_of(domain.generator)
-    images = np.stack([photo.aligned(generator.size) for _, photo in batch]).astype(np.float32) / np.float32(127.5) - 1
-    about = {"effort": str(effort), "domain": domain.fingerprint}
-    fresh = invert.start(generator, prior, domain.encoder(), images)
-    states = [load_state(source.folder / _STATE, fresh.rows([i]), about) for i, (source, _) in enumerate(batch)]
-    done = []
-    for rows in _at_one_step(states):
-        state = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *(states[row] for row in rows))
+class _Timer:
+    """Whether it is time to keep what was done."""
 
-        def after(step: int, state: invert.State, value: jax.Array, rows: list[int] = rows) -> None:
-            shown.show(len(rows) * step + len(done) * effort.plan.steps, value)
-            if step % _KEEP_EVERY == 0 or step == effort.plan.steps:
-                for place, row in enumerate(rows):
-                    save_state(batch[row][0].folder / _STATE, state.rows([place]), about)
+    def __init__(self):
+        self._last = time.monotonic()
 
-        state = invert.invert(generator, prior, networks, images[rows], state, effort.plan, after)
-        done += zip(rows, np.asarray(invert.codes(state, prior)), strict=True)
-    for place, (row, w_plus) in enumerate(done):
-        source, photo = batch[row]
-        steps = len(batch) * effort.plan.steps + place * effort.tuning.steps
-        tuned = _tuned(domain, images[row], w_plus, effort, source, lambda step, value, n=steps: shown.show(n + step, value))
-        photo = dataclasses.replace(photo, w_plus=w_plus, tuned=tuned)
-        drawn = _draw(photo.generator(generator), jnp.asarray(w_plus)[None])
-        write_bytes(source.folder / "inverted.png", png(np.asarray(drawn)[0]))
-        save_photo(source.folder, photo)
-        for path in source.folder.glob("unfinished*"):
-            path.unlink()
-
-
-def _tuned(
-    domain: Domain, image: np.ndarray, w_plus: np.ndarray, effort: Effort, source: Source, show: Callable
-) -> dict[str, np.ndarray]:
-    """What tuning adds to the generator's weights; nothing for no steps."""
-    if not effort.tuning.steps:
-        return {}
-    path, about = source.folder / f"unfinished_tuning{Path(_STATE).suffix}", {"effort": str(effort), "domain": domain.fingerprint}
-    state = load_state(path, tune.start(domain.generator), about)
-
-    def after(step: int, state: tune.State, value: jax.Array) -> None:
-        show(step, value)
-        if step % _KEEP_EVERY == 0:
-            save_state(path, state, about)
-
-    networks, prior = networks_of(domain), prior_of(domain.generator)
-    return tune.tune(domain.generator, prior, networks, image, w_plus, state, effort.tuning, after)
-
-
-def _at_one_step(states: list[invert.State]) -> Iterator[list[int]]:
-    """The rows of states that are at the same step, which go on together."""
-    steps = [int(state.step[0]) for state in states]
-    for step in sorted(set(steps)):
-        yield [row for row, other in enumerate(steps) if other == step]
-
-
-def _png(pixels: np.ndarray) -> bytes:
-    return png(pixels.astype(np.float32) / np.float32(127.5) - 1)
+    def passed(self) -> bool:
+        """Whether 15 seconds have passed since this last said so."""
+        now = time.monotonic()
+        if now - self._last < _KEEP_SECONDS:
+            return False
+        self._last = now
+        return True
 
 
 _draw = jit(lambda generator, w_plus: generator.synthesis(w_plus))
