@@ -3,10 +3,10 @@
     python -m benchmarks.inversion --domain=toons --faces=64 --out=inversion.jsonl
     python -m benchmarks.inversion --domain=toons --faces=64 --edit=runs/surprised --out=inversion.jsonl
 
-Each rung sees the picture alone, in bytes.  Without --edit: identity (cosine), pixels (mean absolute error of 255) and kept (share
-of the attributes that the judge still sees).  With it: success and leak of the edit on inverted faces, and, as the rung `faces`,
-on the faces themselves.  On `faces`, judges are networks that no loss has used; on toons, the identity network is the loss's own.
-A row is written as soon as it is measured, and rows that are there are not measured again.
+Each rung sees the picture alone, in bytes.  Without --edit: identity (cosine), pixels (mean absolute error of 255) and kept
+(share of the attributes that the judge still sees).  With it: success and leak of the edit on inverted faces and, as the rung
+`faces`, on the faces themselves.  On `faces`, judges are networks that no loss has used; on toons, the identity network is the
+loss's own.  A row is written as soon as it is measured, and rows that are there are not measured again.
 """
 
 import json
