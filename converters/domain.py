@@ -277,7 +277,8 @@ def _define_flags() -> Callable[[], None]:
             make_domain(
                 given["name"].value, Path(given["generator"].value), Path(given["clip"].value), identity,
                 template=template.value, subject=subject.value, segmenter_fit=fit.value,
-                encoder=Path(given["encoder"].value) if given["encoder"].value else None, weights_dir=given["weights_dir"].value,
+                encoder=None if given["encoder"].value is None else Path(given["encoder"].value),
+                weights_dir=given["weights_dir"].value,
             )
         )  # fmt: skip
 
