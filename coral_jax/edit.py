@@ -1,4 +1,4 @@
-"""Apply a learned edit to faces: python -m coral_jax.edit --edit=runs/surprised --seeds=0-15 --alpha=-1,0,1"""
+"""Apply learned edits to faces: python -m coral_jax.edit --edit=runs/surprised --seeds=0-15 --alpha=-1,0,1"""
 
 from pathlib import Path
 
@@ -6,34 +6,46 @@ from absl import flags
 
 from coral_jax import commands
 from coral_jax.artifact import edit_folder, load_edit
-from coral_jax.gallery import apply_to_faces, check_alphas
+from coral_jax.composition import compose
+from coral_jax.gallery import apply_to_faces, strengths_of
 from coral_jax.latents import load_latents, parse_seeds, w_plus_of_seeds
+from coral_jax.photos.apply import apply_to_photo
+from coral_jax.runtime.files import file_name
 
-_EDIT = flags.DEFINE_string("edit", None, "Folder of a finished run, or its edit/ folder.")
+_EDIT = flags.DEFINE_multi_string("edit", None, "Folder of a finished run, or its edit/; several are applied together.")
 _SEEDS = flags.DEFINE_string("seeds", None, "Faces to edit, such as 0-15 or 3,5,9 (default 0-15).")
 _LATENTS = flags.DEFINE_string("latents", None, "Faces to edit: .npy or .safetensors with w or w_plus, not --seeds.")
-_ALPHA = flags.DEFINE_list("alpha", ["1"], "Strengths from -1.5 to 1.5, such as -1,0,1; negative reverses the edit.")
+_PHOTO = flags.DEFINE_string("photo", None, "Photograph to edit: a folder of coral_jax.photo, not --seeds.")
+_ALPHA = flags.DEFINE_list("alpha", ["1"], "Strengths from -1.5 to 1.5, such as -1,0,1; of several edits, one for each.")
 _TAU = flags.DEFINE_float("tau", None, "Mask values below it become zero, 0 to 1 (default: as trained).")
-_OUT = flags.DEFINE_string("out", None, "Folder for the images (default: edited/ beside the edit).")
+_OUT = flags.DEFINE_string("out", None, "Folder for the images (default: edited/ beside the edit; in the photo's folder).")
 _WEIGHTS_DIR = flags.DEFINE_string("weights_dir", None, "Folder of domains other than the embedded ones.")
 
 
 def main() -> None:
-    """Draw the faces of --seeds or --latents under the edit of --edit."""
-    if _EDIT.value is None:
+    """Draw the faces of --seeds, --latents or --photo under the edits of --edit."""
+    if not _EDIT.value:
         raise ValueError("no edit; type python -m coral_jax.edit --edit=runs/surprised")
-    if _SEEDS.value is not None and _LATENTS.value is not None:
-        raise ValueError("--seeds and --latents both say which faces; give one of them")
-    alphas = check_alphas(_ALPHA.value)
+    given = {"--seeds": _SEEDS.value, "--latents": _LATENTS.value, "--photo": _PHOTO.value}
+    if len(which := [name for name, value in given.items() if value is not None]) > 1:
+        raise ValueError(f"{' and '.join(which)} {'both' if len(which) == 2 else 'all'} say which faces; give one of them")
+    alphas = strengths_of(_ALPHA.value, len(_EDIT.value))
     seeds = parse_seeds(_SEEDS.value or "0-15")
-    edit = load_edit(_EDIT.value, _WEIGHTS_DIR.value)
+    edit = compose([load_edit(folder, _WEIGHTS_DIR.value) for folder in _EDIT.value])
+    folders = [edit_folder(folder).parent for folder in _EDIT.value]
+    name = file_name("+".join(folder.resolve().name for folder in folders))
+    if _PHOTO.value is not None:
+        out = Path(_OUT.value) if _OUT.value else Path(_PHOTO.value) / name
+        apply_to_photo(edit, _PHOTO.value, alphas, _TAU.value, out)
+        return
     if _LATENTS.value is None:
-        w_plus = w_plus_of_seeds(edit.domain.generator, seeds, edit.settings.truncation)
+        w_plus = w_plus_of_seeds(edit.domain.generator, seeds, edit.truncation)
         names = [f"seed {seed}" for seed in seeds]
     else:
         w_plus = load_latents(_LATENTS.value, edit.domain.generator)
         names = [f"face {index}" for index in range(len(w_plus))]
-    out = Path(_OUT.value) if _OUT.value else edit_folder(_EDIT.value).parent / "edited"
+    edited = "edited" if len(folders) == 1 else f"edited_{name}"
+    out = Path(_OUT.value) if _OUT.value else folders[0] / edited
     apply_to_faces(edit, w_plus, names, alphas, _TAU.value, out)
 
 
