@@ -1,5 +1,6 @@
 """Apply a learned edit to faces: python -m coral_jax.edit --edit=runs/surprised --seeds=0-15 --alpha=-1,0,1"""
 
+import sys
 from pathlib import Path
 
 from absl import flags
@@ -8,6 +9,7 @@ from coral_jax import commands
 from coral_jax.artifact import edit_folder, load_edit
 from coral_jax.gallery import apply_to_faces, check_alphas
 from coral_jax.latents import load_latents, parse_seeds, w_plus_of_seeds
+from coral_jax.recipe import redraw
 
 _EDIT = flags.DEFINE_string("edit", None, "Folder of a finished run, or its edit/ folder.")
 _SEEDS = flags.DEFINE_string("seeds", None, "Faces to edit, such as 0-15 or 3,5,9 (default 0-15).")
@@ -15,11 +17,16 @@ _LATENTS = flags.DEFINE_string("latents", None, "Faces to edit: .npy or .safeten
 _ALPHA = flags.DEFINE_list("alpha", ["1"], "Strengths from -1.5 to 1.5, such as -1,0,1; negative reverses the edit.")
 _TAU = flags.DEFINE_float("tau", None, "Mask values below it become zero, 0 to 1 (default: as trained).")
 _OUT = flags.DEFINE_string("out", None, "Folder for the images (default: edited/ beside the edit).")
+_RECIPE = flags.DEFINE_string("recipe", None, "A picture to draw again: recipe.json of the studio; no other flag says what.")
+_RUNS = flags.DEFINE_string("runs", "runs", "Folder in which the edits of --recipe are looked up.")
 _WEIGHTS_DIR = flags.DEFINE_string("weights_dir", None, "Folder of domains other than the embedded ones.")
 
 
 def main() -> None:
     """Draw the faces of --seeds or --latents under the edit of --edit."""
+    if _RECIPE.value is not None:
+        _redraw(Path(_RECIPE.value))
+        return
     if _EDIT.value is None:
         raise ValueError("no edit; type python -m coral_jax.edit --edit=runs/surprised")
     if _SEEDS.value is not None and _LATENTS.value is not None:
@@ -35,6 +42,14 @@ def main() -> None:
         names = [f"face {index}" for index in range(len(w_plus))]
     out = Path(_OUT.value) if _OUT.value else edit_folder(_EDIT.value).parent / "edited"
     apply_to_faces(edit, w_plus, names, alphas, _TAU.value, out)
+
+
+def _redraw(recipe: Path) -> None:
+    given = [name for name in ("edit", "seeds", "latents", "alpha", "tau") if flags.FLAGS[name].present]
+    if given:
+        raise ValueError(f"--recipe says all that --{given[0]} would; leave one of the two out")
+    out = Path(_OUT.value) if _OUT.value else recipe.parent
+    print(f"{redraw(recipe, out, Path(_RUNS.value), _WEIGHTS_DIR.value)} shows it", file=sys.stderr)
 
 
 if __name__ == "__main__":
