@@ -158,12 +158,8 @@ def load_edit(
 
 @pinned()
 def _read_edit(folder: Path, name: str, weights_dir: str | os.PathLike | None, domain: Domain | None) -> Edit:
-    source = f"{name}/edit.json"
-    description = read_json(folder / "edit.json", "train it again")
-    check_fields(description, _FIELDS, f"{source} is not an edit's description", "train it again")
-    if description["format"] != FORMAT:
-        raise ValueError(f"{source} has the format {description['format']}, this version reads {FORMAT}")
-    settings = settings_of(description["settings"], source)
+    description = describe_edit(folder, name)
+    settings = settings_of(description["settings"], f"{name}/edit.json")
     method = get_method(description["method"])
     if description["weights_sha256"] != weights.fingerprint(folder / "weights.safetensors"):
         raise ValueError(f"weights.safetensors in {name} is not the one that edit.json describes; copy both again")
@@ -184,6 +180,16 @@ def _read_edit(folder: Path, name: str, weights_dir: str | os.PathLike | None, d
     return Edit(
         description["prompt"], domain, description["segmenter"], settings, description["seed"], description["tau"], trainables
     )
+
+
+def describe_edit(folder: Path, name: str | None = None) -> dict:
+    """The edit.json in a folder, checked; ValueError, which calls the folder `name`, for what is no edit's description."""
+    source = f"{name or folder}/edit.json"
+    description = read_json(folder / "edit.json", "train it again")
+    check_fields(description, _FIELDS, f"{source} is not an edit's description", "train it again")
+    if description["format"] != FORMAT:
+        raise ValueError(f"{source} has the format {description['format']}, this version reads {FORMAT}")
+    return description
 
 
 def edit_folder(folder: str | os.PathLike) -> Path:

@@ -6,12 +6,13 @@ from pathlib import Path
 from absl import flags
 
 from coral_jax import commands
-from coral_jax.artifact import edit_folder, load_edit
+from coral_jax.artifact import load_edit
 from coral_jax.gallery import apply_to_faces, check_alphas
 from coral_jax.latents import load_latents, parse_seeds, w_plus_of_seeds
 from coral_jax.recipe import redraw
+from coral_jax.shelf import edit_path, home_of
 
-_EDIT = flags.DEFINE_string("edit", None, "Folder of a finished run, or its edit/ folder.")
+_EDIT = flags.DEFINE_string("edit", None, "A run's folder, a published zip file, or one of the package: toons:happy.")
 _SEEDS = flags.DEFINE_string("seeds", None, "Faces to edit, such as 0-15 or 3,5,9 (default 0-15).")
 _LATENTS = flags.DEFINE_string("latents", None, "Faces to edit: .npy or .safetensors with w or w_plus, not --seeds.")
 _ALPHA = flags.DEFINE_list("alpha", ["1"], "Strengths from -1.5 to 1.5, such as -1,0,1; negative reverses the edit.")
@@ -33,14 +34,14 @@ def main() -> None:
         raise ValueError("--seeds and --latents both say which faces; give one of them")
     alphas = check_alphas(_ALPHA.value)
     seeds = parse_seeds(_SEEDS.value or "0-15")
-    edit = load_edit(_EDIT.value, _WEIGHTS_DIR.value)
+    edit = load_edit(edit_path(_EDIT.value), _WEIGHTS_DIR.value)
     if _LATENTS.value is None:
         w_plus = w_plus_of_seeds(edit.domain.generator, seeds, edit.settings.truncation)
         names = [f"seed {seed}" for seed in seeds]
     else:
         w_plus = load_latents(_LATENTS.value, edit.domain.generator)
         names = [f"face {index}" for index in range(len(w_plus))]
-    out = Path(_OUT.value) if _OUT.value else edit_folder(_EDIT.value).parent / "edited"
+    out = Path(_OUT.value) if _OUT.value else home_of(_EDIT.value) / "edited"
     apply_to_faces(edit, w_plus, names, alphas, _TAU.value, out)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from coral_jax.artifact import edit_folder
 from coral_jax.bundle import is_bundle, read_member
 from coral_jax.domains import EMBEDDED
 from coral_jax.runtime.errors import nearest
@@ -50,9 +51,20 @@ def find(name: str, runs: Path = RUNS) -> Known:
     return found[name]
 
 
-def packaged_path(name: str) -> Path | None:
-    """Where the edit "toons:happy" of the package is; None for other names."""
-    return dict(_packaged()).get(name)
+def edit_path(text: str) -> Path:
+    """What --edit says as a path: "toons:happy" is the edit of that name in the package."""
+    return dict(_packaged()).get(text, Path(text))
+
+
+def home_of(text: str) -> Path:
+    """The folder in which results of --edit go: a run's own; for a published edit, a folder of its name.
+
+    ValueError where there is no edit.
+    """
+    path = edit_path(text)
+    if not is_bundle(path):
+        return edit_folder(path).parent
+    return path.with_suffix("") if path == Path(text) else RUNS / path.stem
 
 
 def _packaged() -> Iterator[tuple[str, Path]]:
