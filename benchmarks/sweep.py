@@ -21,10 +21,10 @@ from coral_jax.config import make, resolve
 from coral_jax.domains import Domain, load_domain
 from coral_jax.latents import parse_seeds
 from coral_jax.runtime.numerics import key_of
-from coral_jax.toons import truth
 from coral_jax.training.loop import with_inputs
 
 _METHOD = flags.DEFINE_string("method", "attention_mapper", "method to tune")
+_DOMAIN = flags.DEFINE_string("domain", "toons", "domain to tune in: one whose truth is known")
 _PROMPTS = flags.DEFINE_list("prompts", PROMPTS, "prompts to train on")
 _GRID = flags.DEFINE_string("grid", "", "fields of the config and their values: lambda_l2=1e-4,3e-4;tau=0.7,0.85")
 _AT = flags.DEFINE_list("at", [], "steps after which to measure; the domain's number of steps if not given")
@@ -58,7 +58,7 @@ def rows(domain: Domain, prompt: str, changes: dict[str, float], at: list[int]) 
         settings = dataclasses.replace(chosen.settings, steps=done)
         trainables = alone.state_of(state).trainables
         edit = Edit(prompt, domain, domain.default_segmenter, settings, _SEED.value, chosen.tau, trainables)
-        measured = truth.measure(domain, prompt, edit.apply, _FACES.value, truth.SELECTION_SEED)
+        measured = domain.truth.measure(domain, prompt, edit.apply, _FACES.value, domain.truth.SELECTION_SEED)
         described = {"method": _METHOD.value, "prompt": prompt, "seed": _SEED.value, "steps": done, "tau": chosen.tau}
         described |= {name: round(value, 12) for name, value in dataclasses.asdict(settings).items() if name != "method"}
         losses = {name: float(metrics.get(f"loss/{name}", [0.0])[0]) for name in ("clip", "l2")}
@@ -68,7 +68,7 @@ def rows(domain: Domain, prompt: str, changes: dict[str, float], at: list[int]) 
 
 def main() -> None:
     """Run what the file does not have yet, and print each row."""
-    domain = load_domain("toons")
+    domain = load_domain(_DOMAIN.value)
     out = Path(_OUT.value)
     out.parent.mkdir(parents=True, exist_ok=True)
     known = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []

@@ -6,7 +6,7 @@ Networks with other numbers of units and other widths convert too: both are read
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from flax import nnx
 
 from converters import command, engine, reading, wrappings
 from coral_jax import weights
-from coral_jax.models.identity import Identity, IdentityConfig
+from coral_jax.models.identity import Identity, IdentityConfig, Unit
 
 IGNORED = (r".*\.num_batches_tracked",)
 # Theirs: 1x1 convolutions on the pooled features; ours: linear maps.
@@ -47,31 +47,42 @@ def load(source: Mapping[str, np.ndarray], origin: str) -> Identity:
 
 
 def config_of(source: Mapping[str, np.ndarray]) -> IdentityConfig:
-    """Units and widths from the weights: each stage begins where the channels change or, of the first, at unit 0.
-
-    Raises ValueError where a name that tells them is missing.
-    """
-    widths = []
-    while (name := f"body.{len(widths)}.res_layer.3.weight") in source:
-        widths.append(source[name].shape[0])
+    """Units and widths from the weights; ValueError where a name that tells them is missing."""
+    widths, units = stages(source)
     needed = ("input_layer.0.weight", "body.0.res_layer.3.weight", "output_layer.3.weight")
     if absent := [name for name in needed if name not in source]:
         raise ValueError(f"this is not an IR-SE face network: no {', '.join(absent)}; give model_ir_se50.pth")
     if "body.0.res_layer.5.fc1.weight" not in source:
         raise ValueError("this is an IR network without squeeze-and-excitation; give an IR-SE one, model_ir_se50.pth")
-    starts = [i for i, width in enumerate(widths) if i == 0 or width != widths[i - 1]]
-    units = tuple(stop - start for start, stop in zip(starts, [*starts[1:], len(widths)], strict=True))
     embed_dim, flat = source["output_layer.3.weight"].shape
     grid = math.isqrt(flat // widths[-1])
-    return IdentityConfig(units, tuple(widths[start] for start in starts), grid * 2 ** len(units), embed_dim)
+    return IdentityConfig(units, widths, grid * 2 ** len(units), embed_dim)
+
+
+def stages(source: Mapping[str, np.ndarray]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """(widths, units) of each stage of an IR-SE body: a stage begins where the channels change or, the first, at unit 0."""
+    widths = []
+    while (name := f"body.{len(widths)}.res_layer.3.weight") in source:
+        widths.append(source[name].shape[0])
+    starts = [i for i, width in enumerate(widths) if i == 0 or width != widths[i - 1]]
+    units = tuple(stop - start for start, stop in zip(starts, [*starts[1:], len(widths)], strict=True)) if starts else ()
+    return tuple(widths[start] for start in starts), units
 
 
 def table(config: IdentityConfig) -> engine.Table:
     """Our state paths -> IR-SE's names (`input_layer`, `body`, `output_layer`) and layouts."""
+    found = body(nnx.eval_shape(lambda: Identity(config, nnx.Rngs(0))).units)
+    found |= _norm("norm", "output_layer.0") | _norm("linear_norm", "output_layer.4")
+    found["linear.kernel"] = ("output_layer.3.weight", _flattened(config.widths[-1]))
+    found["linear.bias"] = ("output_layer.3.bias", engine.SAME)
+    return found
+
+
+def body(units: Iterable[Unit]) -> engine.Table:
+    """Our state paths -> IR-SE's names and layouts, of the stem and these units: what encoders have, too."""
     found = {"stem.kernel": ("input_layer.0.weight", engine.CONV), "stem_prelu.slope": ("input_layer.2.weight", engine.SAME)}
     found |= _norm("stem_norm", "input_layer.1")
-    shapes = nnx.eval_shape(lambda: Identity(config, nnx.Rngs(0)))
-    for index, unit in enumerate(shapes.units):
+    for index, unit in enumerate(units):
         ours, theirs = f"units.{index}", f"body.{index}"
         found |= _norm(f"{ours}.norm_in", f"{theirs}.res_layer.0")
         found[f"{ours}.conv_in.kernel"] = (f"{theirs}.res_layer.1.weight", engine.CONV)
@@ -83,9 +94,6 @@ def table(config: IdentityConfig) -> engine.Table:
         if unit.has_shortcut:
             found[f"{ours}.shortcut.kernel"] = (f"{theirs}.shortcut_layer.0.weight", engine.CONV)
             found |= _norm(f"{ours}.shortcut_norm", f"{theirs}.shortcut_layer.1")
-    found |= _norm("norm", "output_layer.0") | _norm("linear_norm", "output_layer.4")
-    found["linear.kernel"] = ("output_layer.3.weight", _flattened(config.widths[-1]))
-    found["linear.bias"] = ("output_layer.3.bias", engine.SAME)
     return found
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from coral_jax.config import Settings, settings_of
 from coral_jax.domains import Domain, load_domain
 from coral_jax.methods import Method, get_method, make_trainables
 from coral_jax.metrics import LayerShare, layer_shares
+from coral_jax.models.generator import Generator
 from coral_jax.optimisers import Trainables
 from coral_jax.runtime.files import check_fields, read_json, write_json
 from coral_jax.runtime.numerics import key_of, pinned
@@ -71,6 +72,20 @@ class Edit:
         return self.domain.frozen(self.prompt, self.segmenter)
 
     @property
+    def about(self) -> str:
+        """What learned it, for a sheet."""
+        return f"{self.settings.method} on {self.domain.name}"
+
+    @property
+    def truncation(self) -> float:
+        """At which the faces of seeds are drawn: as it was trained."""
+        return self.settings.truncation
+
+    def drawn_by(self, generator: Generator) -> "Edit":
+        """The same edit of another generator, such as the domain's own tuned to a photograph."""
+        return dataclasses.replace(self, domain=dataclasses.replace(self.domain, generator=generator))
+
+    @property
     def method(self) -> Method:
         """The method that learned it."""
         return get_method(self.settings.method)
@@ -92,16 +107,12 @@ class Edit:
         self, w_plus: jax.Array, alphas: Sequence[float], tau: float | None = None
     ) -> tuple[np.ndarray, list[np.ndarray], list[np.ndarray]]:
         """`apply` at every alpha: the originals, the edited faces of each alpha, the masks."""
-        parts = []
-        for start in range(0, len(w_plus), BATCH):
-            batch = np.asarray(w_plus[start : start + BATCH])
-            padding = np.repeat(batch[-1:], BATCH - len(batch), axis=0)
-            batch = np.concatenate([batch, padding])
+
+        def draw(batch: np.ndarray) -> list[tuple]:
             trainables = self.trainables_of(batch)
-            drawn = [jax.device_get(self._draw(trainables, batch, alpha, tau)) for alpha in alphas]
-            parts.append((drawn[0][0], [edited for _, edited, _ in drawn], drawn[0][2]))
-        original, edited, masks = jax.tree.map(lambda *x: np.concatenate(x)[: len(w_plus)], *parts)
-        return original, edited, list(masks)
+            return [self._draw(trainables, batch, alpha, tau) for alpha in alphas]
+
+        return in_batches(w_plus, draw)
 
     @pinned()
     def shares(self, w_plus: jax.Array, areas: Sequence[float]) -> list[LayerShare]:
@@ -109,9 +120,31 @@ class Edit:
         if not len(areas):
             return []
         layers = [self.domain.generator.layers[number - 1] for number in self.masked_layers]
+        return layer_shares([layer.resolution for layer in layers], areas, self.delta_norms(w_plus), self.masked_layers)
+
+    @pinned()
+    def delta_norms(self, w_plus: jax.Array) -> np.ndarray:
+        """Norm of delta in each masked layer, of the codes that it reads, mean over the faces w_plus [N, n_latent, w_dim]."""
+        layers = [self.domain.generator.layers[number - 1] for number in self.masked_layers]
         of_codes = np.asarray(_delta_norms(self.trainables, w_plus))
-        norms = [np.hypot.reduce(of_codes[list(layer.rows)]) for layer in layers]  # of the codes that the layer reads
-        return layer_shares([layer.resolution for layer in layers], areas, norms, self.masked_layers)
+        return np.array([np.hypot.reduce(of_codes[list(layer.rows)]) for layer in layers])
+
+
+def in_batches(
+    w_plus: np.ndarray, draw: Callable[[np.ndarray], list[tuple]]
+) -> tuple[np.ndarray, list[np.ndarray], list[np.ndarray]]:
+    """Originals, edited faces of each strength, and masks of any number of faces w_plus [N, n_latent, w_dim].
+
+    draw: of a batch of BATCH faces, for each strength (original, edited, masks); the last batch is padded.
+    """
+    parts = []
+    for start in range(0, len(w_plus), BATCH):
+        batch = np.asarray(w_plus[start : start + BATCH])
+        padding = np.repeat(batch[-1:], BATCH - len(batch), axis=0)
+        drawn = [jax.device_get(one) for one in draw(np.concatenate([batch, padding]))]
+        parts.append((drawn[0][0], [edited for _, edited, _ in drawn], drawn[0][2]))
+    original, edited, masks = jax.tree.map(lambda *x: np.concatenate(x)[: len(w_plus)], *parts)
+    return original, edited, list(masks)
 
 
 @jax.jit

@@ -5,11 +5,15 @@ At each edited layer l, with the blended features f* of the layer before, the or
     edited = layer(f*, w + delta)      unedited = layer(f*, w)      f* <- m edited + (1 - m) unedited
 
 so that a mask of zero passes earlier edits on and adds none.  ToRGB reads the original code in every path: an edited ToRGB
-would colour pixels outside the masks.
+would colour pixels outside the masks.  Several edits at once each have a delta and masks of their own:
+
+    f* <- m_1 edited_1 + m_2 edited_2 + ... + (1 - m_1 - m_2 - ...) unedited
 
 Every way of drawing an edit, here and in `baselines`, is called as `blend` is: (generator, original, delta, masks, full=...).
 """
 
+import functools
+import operator
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -18,7 +22,7 @@ import jax.numpy as jnp
 
 from coral_jax.models.generator import Generator, Layer
 
-EDITED_RESOLUTION = 256  # of the last edited layers: 13 of the paper's generator
+EDITED_RESOLUTION = 256  # of the last edited layers where a generator says nothing else: 13 of the paper's generator
 
 Features = Mapping[int, jax.Array]  # layer index (from 1) -> [B, h, w, C]
 Masks = Sequence[jax.Array]  # one [B, h, w] per masked layer, in [0, 1], at the layer's resolution
@@ -42,9 +46,10 @@ class Blend(NamedTuple):
     masks: tuple[jax.Array, ...]
 
 
-def layers_through_256(generator: Generator) -> tuple[int, ...]:
-    """Numbers of the layers that CORAL edits: those of up to 256 px, the first 13 of the paper's 17."""
-    return tuple(layer.index for layer in generator.layers if layer.resolution <= EDITED_RESOLUTION)
+def edited_layers(generator: Generator) -> tuple[int, ...]:
+    """Numbers of the layers that CORAL edits: those of up to 256 px, the first 13 of the paper's 17, or fewer."""
+    last = generator.edited_resolution or EDITED_RESOLUTION
+    return tuple(layer.index for layer in generator.layers if layer.resolution <= last)
 
 
 def original_synthesis(generator: Generator, w_plus: jax.Array) -> Original:
@@ -73,32 +78,64 @@ def blend(
     the unedited branch (section 3.3); `edit_rgb` edits ToRGB too, inside the mask of its layer.  Raises ValueError for
     masks that do not fit.
     """
+    return _blend(
+        generator, original, [delta], [masks], full=full, original_features=original_features, edit_rgb=edit_rgb
+    )  # fmt: skip
+
+
+def blend_together(
+    generator: Generator, original: Original, deltas: Sequence[jax.Array], masks: Sequence[Masks], *, full: bool = False
+) -> Blend:
+    """Draw several edits of a batch at once, each as `blend` takes it; the masks it gives are those of the first.
+
+    What each adds to a layer is added up: where masks do not meet, each edit is what it is alone.  All edit as many codes.
+    ValueError for masks or deltas that do not fit, and for `full`, which is of one edit.
+    """
+    if full or len({delta.shape[-2] for delta in deltas}) != 1:
+        raise ValueError("edits are drawn together without the image of masks of one, and edit as many codes; give such ones")
+    return _blend(generator, original, deltas, masks, full=False, original_features=False, edit_rgb=False)
+
+
+def _blend(
+    generator: Generator,
+    original: Original,
+    deltas: Sequence[jax.Array],
+    masks: Sequence[Masks],
+    *,
+    full: bool,
+    original_features: bool,
+    edit_rgb: bool,
+) -> Blend:
     w_plus = original.w_plus
     batch = w_plus.shape[0]
-    delta = jnp.broadcast_to(delta, (batch, *delta.shape[-2:]))
-    edited_by_number = dict(enumerate(generator.layers_reading(delta.shape[1]), start=1))
-    check_masks(masks, [layer.resolution for layer in edited_by_number.values()])
+    deltas = [jnp.broadcast_to(delta, (batch, *delta.shape[-2:])) for delta in deltas]
+    edited_by_number = dict(enumerate(generator.layers_reading(deltas[0].shape[1]), start=1))
+    for of_one in masks:
+        check_masks(of_one, [layer.resolution for layer in edited_by_number.values()])
     paths = 2 if full else 1
     x, image = [generator.constant(batch)] * paths, None  # I*, and I tilde
     for layer in generator.layers:
         codes = layer.codes(w_plus)
         if layer.index in edited_by_number:
-            mask = masks[layer.index - 1][..., None].astype(x[0].dtype)
-            moved = tuple(code + delta[:, row] for code, row in zip(codes, layer.rows, strict=True))
-            # One batch: unedited and edited branch of I*, and edited branch of I tilde (whose mask is one).
-            unedited, edited, *rest = apply_layer(generator, layer, [x[0], *x], [codes] + [moved] * paths)
+            inside = [of_one[layer.index - 1][..., None].astype(x[0].dtype) for of_one in masks]
+            moved = [tuple(code + delta[:, row] for code, row in zip(codes, layer.rows, strict=True)) for delta in deltas]
+            # One batch: unedited branch of I*, its edited branches, and edited branch of I tilde (whose mask is one).
+            starts, of_paths = [x[0]] * (1 + len(deltas)) + x[1:], [codes, *moved] + moved * (paths - 1)
+            unedited, *edited = apply_layer(generator, layer, starts, of_paths)
             if original_features:
                 unedited = original.features[layer.index]
-            x = [mask * edited + (1.0 - mask) * unedited, *rest]
+            parts = [mask * part for mask, part in zip(inside, edited, strict=False)]
+            outside = 1.0 - functools.reduce(operator.add, inside)
+            x = [functools.reduce(operator.add, parts) + outside * unedited, *edited[len(deltas) :]]
         else:  # the branches of equation 1 are one here: no delta
             x = apply_layer(generator, layer, x, [codes] * paths)
         if layer.rgb_row is not None:
             before, image = image, add_rgb(generator, layer, x, w_plus[:, layer.rgb_row], image)
-            if edit_rgb and layer.index in edited_by_number and layer.rgb_row < delta.shape[1]:
-                code = w_plus[:, layer.rgb_row] + delta[:, layer.rgb_row]
-                inside = together([mask, jnp.ones_like(mask)][:paths])
-                image = inside * add_rgb(generator, layer, x, code, before) + (1.0 - inside) * image
-    return finish(image, original, masks)
+            if edit_rgb and layer.index in edited_by_number and layer.rgb_row < deltas[0].shape[1]:
+                code = w_plus[:, layer.rgb_row] + deltas[0][:, layer.rgb_row]
+                mask = together([inside[0], jnp.ones_like(inside[0])][:paths])
+                image = mask * add_rgb(generator, layer, x, code, before) + (1.0 - mask) * image
+    return finish(image, original, masks[0], masks[1:])
 
 
 def blended_synthesis(
@@ -146,11 +183,11 @@ def together(paths: Sequence[jax.Array]) -> jax.Array:
     return joined.reshape(-1, *joined.shape[2:])
 
 
-def finish(image: jax.Array, original: Original, masks: Masks) -> Blend:
-    """Images [B paths, size, size, 3] of I* and, where drawn, I tilde: the original where no mask says otherwise."""
+def finish(image: jax.Array, original: Original, masks: Masks, others: Sequence[Masks] = ()) -> Blend:
+    """Images [B paths, size, size, 3] of I* and, where drawn, I tilde: the original where all masks, and others, are 0."""
     image = image.reshape(len(original.image), -1, *image.shape[1:])
     # In exact arithmetic masks of zero give the original; a convolution over another batch may round otherwise.
-    touched = jnp.stack([jnp.any(mask != 0, axis=(1, 2)) for mask in masks]).any(axis=0)
+    touched = jnp.stack([jnp.any(mask != 0, axis=(1, 2)) for of_one in (masks, *others) for mask in of_one]).any(axis=0)
     edited = jnp.where(touched[:, None, None, None], image[:, 0], original.image)
     return Blend(edited, image[:, 1] if image.shape[1] > 1 else None, original.image, tuple(masks))
 

@@ -4,7 +4,7 @@
 each edit under its tau; another alpha, a layer switched off or a stroke of the brush costs one blended pass.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from coral_jax.artifact import Edit
-from coral_jax.blend import Masks, Original, original_synthesis
+from coral_jax.blend import Blend, Masks, Original, blend_together, original_synthesis
+from coral_jax.composition import compose
 from coral_jax.domains import Domain
 from coral_jax.metrics import LayerShare
 from coral_jax.models.generator import Generator
@@ -61,6 +62,15 @@ class _Found(NamedTuple):
     masks: Masks
 
 
+class _Given(NamedTuple):
+    """What a program draws of an edit: also alpha [], and of each layer a switch [] and the brush [1, h, w] at its size."""
+
+    found: _Found
+    alpha: jax.Array
+    switches: tuple[np.float32, ...]
+    brushes: tuple[np.ndarray, ...]
+
+
 class Canvas:
     """A face of a domain, w_plus [n_latent, w_dim], drawn at the generator's own size or, with `preview`, at 256 px at most.
 
@@ -83,20 +93,16 @@ class Canvas:
 
     @pinned()
     def draw(self, edits: Sequence[Adjusted]) -> Drawn:
-        """The face under the edits; ValueError for a layer or a brush that does not fit."""
+        """The face under the edits, in one pass; ValueError for a layer or a brush that does not fit, and as `compose`."""
         self._forget_all_but(edits)
         if not edits:
             return Drawn(self.original, [])
-        if len(edits) > 1:
-            raise ValueError("several edits on one face; give one")
-        (one,) = edits
-        found = self._find(one)
-        switches, brushes = self._changes(one)
-        alpha = jnp.float32(one.alpha * one.edit.settings.strength)
-        image, masks = _jit_draw(
-            one.edit.method.drawing, self._generator, self._original, found.delta, found.masks, alpha, switches, brushes
-        )
-        return Drawn(np.asarray(image[0]), [[np.asarray(mask[0]) for mask in masks]])
+        compose([one.edit for one in edits])  # those that cannot be drawn together: a line
+        given = [
+            _Given(self._find(one), jnp.float32(one.alpha * one.edit.settings.strength), *self._changes(one)) for one in edits
+        ]
+        image, masks = _jit_draw(edits[0].edit.method.drawing, self._generator, self._original, given)
+        return Drawn(np.asarray(image[0]), [[np.asarray(mask[0]) for mask in of_one] for of_one in masks])
 
     def shares(self, one: Adjusted, masks: Sequence[np.ndarray]) -> list[LayerShare]:
         """What each masked layer of an edit does to this face, whose masks of `draw` these are."""
@@ -123,8 +129,8 @@ class Canvas:
         kept = {(id(one.edit), one.threshold) for one in edits}
         self._found = {key: found for key, found in self._found.items() if key in kept}
 
-    def _changes(self, one: Adjusted) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
-        """Switches [n], and the brush [1, h, w] in [-1, 1] at each masked layer's resolution."""
+    def _changes(self, one: Adjusted) -> tuple[tuple[np.float32, ...], tuple[np.ndarray, ...]]:
+        """A switch, 0 or 1, of each masked layer, and the brush [1, h, w] in [-1, 1] at its resolution."""
         layers = one.edit.masked_layers
         if unknown := sorted(one.off - set(layers)):
             raise ValueError(f"the edit {one.edit.prompt!r} has no mask in layer {unknown[0]}; it has them in {list(layers)}")
@@ -134,7 +140,7 @@ class Canvas:
             brush = np.full((1, 1), LEARNED, np.uint8)
         elif brush.shape != (size := brush_size(self.domain.generator), size) or brush.dtype != np.uint8:
             raise ValueError(f"the brush is {brush.dtype} {list(brush.shape)}; give uint8 [{size}, {size}]")
-        switches = np.array([number not in one.off for number in layers], np.float32)
+        switches = tuple(np.float32(number not in one.off) for number in layers)
         return switches, tuple(brush_at(brush, resolution)[None] for resolution in resolutions)
 
 
@@ -180,21 +186,16 @@ def changed_mask(mask: jax.Array, switch: jax.Array, brush: jax.Array) -> jax.Ar
 
 
 def _draw(
-    drawing: object,
-    generator: Generator,
-    original: Original,
-    delta: jax.Array | tuple[jax.Array, ...],
-    masks: Masks,
-    alpha: jax.Array,
-    switches: jax.Array,
-    brushes: Masks,
-) -> tuple[jax.Array, Masks]:
-    changed = tuple(
-        changed_mask(mask, switches[index], brush) for index, (mask, brush) in enumerate(zip(masks, brushes, strict=True))
-    )
-    scaled = jax.tree.map(lambda part: alpha * part, delta)
-    drawn = drawing(generator, original, scaled, changed, full=False)
-    return drawn.image, drawn.masks
+    drawing: Callable[..., Blend], generator: Generator, original: Original, edits: list[_Given]
+) -> tuple[jax.Array, list[Masks]]:
+    deltas = [jax.tree.map(lambda part, alpha=one.alpha: alpha * part, one.found.delta) for one in edits]
+    masks = [
+        tuple(changed_mask(*of_layer) for of_layer in zip(one.found.masks, one.switches, one.brushes, strict=True))
+        for one in edits
+    ]
+    if len(edits) > 1:
+        return blend_together(generator, original, deltas, masks).image, masks
+    return drawing(generator, original, deltas[0], masks[0], full=False).image, masks
 
 
 def _segment(segmenter: MixtureSegmenter | PixelClassifier, features: dict[int, jax.Array]) -> jax.Array:

@@ -9,6 +9,9 @@
      "subject": "face" (what it draws, as prompts call it; "face" if not given),
      "language": "toons", "truth": "toons" (optional: what this program knows of the domain's captions, and its judge),
      "loss_resolution": 256 (optional: where the config says none, losses see the image at this resolution),
+     "encoder": "encoder.safetensors" (optional: what the inversion of photographs starts from),
+     "alignment": "ffhq" (optional: how photographs are aligned; if not given, they must come aligned),
+     "edited_resolution": 128 (optional: px of the last layers that CORAL edits, where it is not the paper's 256),
      "direction_faces": 24 (optional: on how many faces global_directions looks at each style channel),
      "content_rows": [64, 448] (optional: the picture's rows of what the generator draws, where the rest are bars),
      "settings": {"tau": 0.85, "lambda_area": 1e-4, "methods": {"segment_global": {"steps": 300}}},
@@ -44,12 +47,14 @@ from coral_jax.tokenizer import Tokenizer
 EMBEDDED = {"toons": Path(__file__).parent / "toons" / "weights"}  # domains that come with the package
 # What `language` and `truth` of a domain.json may name; nothing else is imported for a domain.
 LANGUAGES = {"toons": "coral_jax.toons.captions", "faces": "coral_jax.faces.captions"}
-TRUTHS = {"toons": "coral_jax.toons.truth"}
+TRUTHS = {"toons": "coral_jax.toons.truth", "faces": "coral_jax.faces.truth"}
+ALIGNMENTS = ("ffhq",)  # `coral_jax.photos.align` knows
 WEIGHTS_VARIABLE = "CORAL_JAX_WEIGHTS"
 _REQUIRED = {"name": str, "generator": str, "clip": str, "identity": str | None, "segmenters": dict,
              "default_segmenter": str | None, "tokenizer": str, "context": int}  # fmt: skip
 _OPTIONAL = {"classifier": str | None, "settings": dict, "sources": dict, "content_rows": object, "subject": str,
-             "direction_faces": int | None, "loss_resolution": int | None, "language": object, "truth": object}  # fmt: skip
+             "encoder": str | None, "alignment": object, "direction_faces": int | None, "loss_resolution": int | None,
+             "edited_resolution": int | None, "language": object, "truth": object}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,8 @@ class Domain:
     loss_resolution: int | None = None
     language_name: str | None = None
     truth_name: str | None = None
+    encoder_file: str | None = None
+    alignment: str | None = None
 
     @property
     def language(self) -> ModuleType | None:
@@ -91,7 +98,7 @@ class Domain:
 
     @property
     def truth(self) -> ModuleType | None:
-        """The module that measures edits of this domain against its truth (`held_out`, `judge`, `measure`); None: not known."""
+        """The module that measures edits of this domain: `held_out`, `judges`, `judge`, `measure`; None: nothing does."""
         return importlib.import_module(TRUTHS[self.truth_name]) if self.truth_name else None
 
     def frozen(self, prompt: str, segmenter: str | None = None) -> Frozen:
@@ -115,6 +122,21 @@ class Domain:
         if self.classifier_file is None:
             raise ValueError(f"domain {self.name} has no classifier; measure on a domain that has one, such as toons")
         return weights.load(self.folder / self.classifier_file)
+
+    def encoder(self) -> nnx.Module | None:
+        """The encoder of photographs (`models.encoder`), read now; None where the domain has none.
+
+        ValueError for one whose codes are not this generator's.
+        """
+        if self.encoder_file is None:
+            return None
+        encoder, wanted = weights.load(self.folder / self.encoder_file), (self.generator.n_latent, self.generator.w_dim)
+        if (encoder.config.n_latent, encoder.config.w_dim) != wanted:
+            raise ValueError(
+                f"{self.folder / self.encoder_file} gives {encoder.config.n_latent} codes of {encoder.config.w_dim}, and the "
+                f"generator of {self.name} reads {wanted[0]} of {wanted[1]}; give the encoder that was trained for it"
+            )
+        return encoder
 
 
 def note_unknown_words(domain: Domain, prompts: Iterable[str]) -> None:
@@ -164,6 +186,9 @@ def load_domain(name: str, weights_dir: str | os.PathLike | None = None) -> Doma
     if "content_rows" in description:
         generator.content_rows = _content_rows(description["content_rows"], generator, folder)
         prints["content_rows"] = str(generator.content_rows)
+    if description.get("edited_resolution") is not None:  # an edit has a mask for each edited layer
+        generator.edited_resolution = description["edited_resolution"]
+        prints["edited_resolution"] = f"edited through {generator.edited_resolution} px"
     return Domain(
         name=name,
         folder=folder,
@@ -181,6 +206,8 @@ def load_domain(name: str, weights_dir: str | os.PathLike | None = None) -> Doma
         loss_resolution=description.get("loss_resolution"),
         language_name=description.get("language"),
         truth_name=description.get("truth"),
+        encoder_file=description.get("encoder"),
+        alignment=description.get("alignment"),
     )
 
 
@@ -195,7 +222,7 @@ def _read_description(folder: Path) -> dict:
         )
     given = {name: kind for name, kind in (_REQUIRED | _OPTIONAL).items() if name in description}
     check_fields(description, given, f"{path} is not a domain's description", "make the domain again")
-    for field, known in (("language", LANGUAGES), ("truth", TRUTHS)):
+    for field, known in (("language", LANGUAGES), ("truth", TRUTHS), ("alignment", ALIGNMENTS)):
         if description.get(field) not in (None, *known):
             raise ValueError(f"{path}: {field} is {description[field]!r}; give one of {', '.join(known)}, or leave it out")
     wrong = {name: file for name, file in description["segmenters"].items() if not isinstance(file, str)}
@@ -203,7 +230,7 @@ def _read_description(folder: Path) -> dict:
               if not isinstance(origin, dict) or not isinstance(origin.get("sha256"), str)}  # fmt: skip
     if wrong:
         raise ValueError(f"{path}: segmenters and sources cannot hold {wrong}; make the domain again")
-    files = [*_frozen_files(description), *filter(None, [description.get("classifier")])]
+    files = [*_frozen_files(description), *filter(None, [description.get("classifier"), description.get("encoder")])]
     absent = [file for file in files if not (folder / file).is_file()]
     if absent:
         raise ValueError(f"{folder} lacks {', '.join(absent)}, which its domain.json names; make the domain again")

@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from coral_jax.metrics import LayerShare
 
 TILE, GAP, MARGIN, LABEL = 176, 6, 32, 108  # pixels
+PHOTO_TILE = 320
 INK, FAINT, RULE, PAPER = (28, 30, 36), (140, 144, 154), (224, 226, 232), (255, 255, 255)
 # Layers, coarse to fine: cold to warm.
 SCALE = ((92, 60, 214), (38, 116, 232), (0, 168, 168), (70, 178, 60), (242, 164, 0), (232, 66, 42))
@@ -67,12 +68,12 @@ def alpha_sheet(
     subtitle: str,
     names: Sequence[str],
     original: np.ndarray,
-    edited: dict[float, np.ndarray],
+    edited: dict[float | tuple[float, ...], np.ndarray],
     masks: Sequence[np.ndarray],
     shares: Sequence[LayerShare],
 ) -> Image.Image:
-    """One row per face: the original, the edit at every alpha, and where it applies (if there are masks)."""
-    columns = [(_alpha_name(alpha), images) for alpha, images in edited.items()]
+    """One row per face: the original, the edit at every alpha (of several edits: alphas), and where it applies."""
+    columns = [("original" if alpha == 0 else f"alpha {alpha_text(alpha)}", images) for alpha, images in edited.items()]
     if 0.0 not in edited:
         columns.insert(0, ("original", original))
     height = 148 + len(names) * (TILE + GAP) + MARGIN
@@ -91,6 +92,22 @@ def alpha_sheet(
             tiles.append(overlay(original[row], [mask[row] for mask in masks], shares))
         for column, picture in enumerate(tiles):
             sheet.paste(picture, (MARGIN + LABEL + column * (TILE + GAP), top))
+    return sheet
+
+
+def photo_sheet(title: str, subtitle: str, rows: Sequence[dict[str, np.ndarray]]) -> Image.Image:
+    """Rows of pictures, uint8 [H, W, 3] of any size, each under its name, all in squares of one size."""
+    columns = max(len(row) for row in rows)
+    pitch = PHOTO_TILE + GAP
+    sheet = Image.new("RGB", (max(2 * MARGIN + columns * pitch - GAP, 720), 108 + len(rows) * (pitch + 34) + MARGIN), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    _header(draw, title, subtitle)
+    for line, row in enumerate(rows):
+        top = 142 + line * (pitch + 34)
+        for column, (name, picture) in enumerate(row.items()):
+            left = MARGIN + column * pitch
+            draw.text((left + PHOTO_TILE // 2, top - 18), name, INK, _font(17), anchor="mm")
+            sheet.paste(ImageOps.pad(Image.fromarray(picture), (PHOTO_TILE,) * 2, Image.Resampling.LANCZOS, PAPER), (left, top))
     return sheet
 
 
@@ -122,6 +139,11 @@ def comparison_sheet(
             if name in where:
                 sheet.paste(Image.fromarray(where[name][face]), (left, corner[1] + tile + GAP))
     return sheet
+
+
+def alpha_text(alpha: float | tuple[float, ...]) -> str:
+    """An alpha, or the alphas of several edits, as files and sheets name them: "+1", "+1_-0.5"."""
+    return "_".join(f"{one:+g}" for one in (alpha if isinstance(alpha, tuple) else (alpha,)))
 
 
 def to_pixels(image: np.ndarray) -> np.ndarray:
@@ -206,10 +228,6 @@ def _header(draw: ImageDraw.ImageDraw, title: str, subtitle: str) -> None:
 
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size=size)
-
-
-def _alpha_name(alpha: float) -> str:
-    return "original" if alpha == 0 else f"alpha {alpha:+g}"
 
 
 def _resize_mask(mask: np.ndarray, tile: int, resample: Image.Resampling) -> np.ndarray:

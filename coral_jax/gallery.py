@@ -1,14 +1,16 @@
 """Applying a learned edit to faces, a batch at a time, and the images that this writes."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
 
 from coral_jax.artifact import BATCH, Edit
+from coral_jax.composition import Composition, Strength
 from coral_jax.config import check_tau
-from coral_jax.figures import alpha_sheet, png
+from coral_jax.figures import alpha_sheet, alpha_text, png
 from coral_jax.runtime.files import write_bytes
 from coral_jax.runtime.progress import Progress
 
@@ -26,12 +28,31 @@ def check_alphas(texts: list[str]) -> list[float]:
             alpha = np.nan
         if not -ALPHA_LIMIT <= alpha <= ALPHA_LIMIT:
             raise ValueError(f"alpha is {text!r}; give numbers from -1.5 to 1.5, such as --alpha=-1,0,1")
-        if alpha not in alphas:
-            alphas.append(alpha)
+        alphas.append(alpha)
     return alphas
 
 
-def apply_to_faces(edit: Edit, w_plus: np.ndarray, names: list[str], alphas: list[float], tau: float | None, out: Path) -> None:
+def strengths_of(texts: list[str], edits: int) -> list[float] | list[Strength]:
+    """What --alpha says: of one edit, every strength to draw; of several, one strength for each, or the same for all.
+
+    ValueError for other numbers of them.
+    """
+    alphas = check_alphas(texts)
+    if edits == 1:
+        return list(dict.fromkeys(alphas))
+    if len(alphas) not in (1, edits):
+        raise ValueError(f"--alpha has {len(alphas)} numbers for {edits} edits; give one for each, such as --alpha=1,0.5")
+    return [tuple(alphas * edits if len(alphas) == 1 else alphas)]
+
+
+def apply_to_faces(
+    edit: Edit | Composition,
+    w_plus: np.ndarray,
+    names: list[str],
+    alphas: list[float] | list[Strength],
+    tau: float | None,
+    out: Path,
+) -> None:
     """Draw faces w_plus [N, n_latent, w_dim] at every alpha into `out`: images, masks/ of every layer, sheet.png.
 
     Images are written as they are drawn, so that memory does not grow with the number of faces; the sheet shows the first 32.
@@ -49,17 +70,29 @@ def apply_to_faces(edit: Edit, w_plus: np.ndarray, names: list[str], alphas: lis
             progress.show(min(start + BATCH, len(names)), {})
     shares = edit.shares(w_plus, np.sum(areas, axis=0) / len(names))
     original, edited, masks = jax.tree.map(lambda *parts: np.concatenate(parts), *shown)
-    subtitle = f"{edit.settings.method} on {edit.domain.name}" + (f", tau {tau:g}" if masks else "")
+    subtitle = subtitle_of(edit, tau)
     drawn = dict(zip(alphas, edited, strict=True))
     sheet = alpha_sheet(edit.prompt, subtitle, names[:SHEET_FACES], original, drawn, masks, shares)
     write_bytes(out / "sheet.png", png(sheet))
     print(f"{len(names)} faces, {len(alphas)} alpha value(s); {out / 'sheet.png'} shows them", file=sys.stderr)
 
 
+def subtitle_of(edit: Edit | Composition, tau: float | None) -> str:
+    """What a sheet says below its title."""
+    return edit.about + (f", tau {tau:g}" if edit.masked_layers and tau is not None else "")
+
+
+def write_masks(layers: Sequence[int], masks: Sequence[np.ndarray], size: int, cut: int, stem: Path) -> None:
+    """One file a layer of a face's masks [h, h], at size x size, each value a square, without `cut` rows above and below."""
+    for layer, mask in zip(layers, masks, strict=True):
+        repeated = mask.repeat(size // mask.shape[0], axis=0).repeat(size // mask.shape[1], axis=1)
+        write_bytes(stem.with_name(f"{stem.name}_layer_{layer:02d}.png"), png(repeated[cut : size - cut]))
+
+
 def _write_faces(
-    edit: Edit,
+    edit: Edit | Composition,
     names: list[str],
-    alphas: list[float],
+    alphas: list[float] | list[Strength],
     original: np.ndarray,
     edited: list[np.ndarray],
     masks: list[np.ndarray],
@@ -72,7 +105,5 @@ def _write_faces(
         stem = name.replace(" ", "_")
         write_bytes(out / f"{stem}_original.png", png(original[index]))
         for alpha, images in zip(alphas, edited, strict=True):
-            write_bytes(out / f"{stem}_alpha_{alpha:+g}.png", png(images[index]))
-        for layer, mask in zip(edit.masked_layers, masks, strict=True):  # at the image's size, each value a square
-            repeated = mask[index].repeat(size // mask.shape[1], axis=0).repeat(size // mask.shape[2], axis=1)
-            write_bytes(out / "masks" / f"{stem}_layer_{layer:02d}.png", png(repeated[cut : size - cut]))
+            write_bytes(out / f"{stem}_alpha_{alpha_text(alpha)}.png", png(images[index]))
+        write_masks(edit.masked_layers, [mask[index] for mask in masks], size, cut, out / "masks" / stem)

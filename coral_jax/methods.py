@@ -45,7 +45,7 @@ from coral_jax.baselines.ranger import RANGER
 from coral_jax.baselines.styleclip import RAMPED_ADAM, FaceDeltas, LevelsMapper, all_layers, draw_whole
 from coral_jax.baselines.stylemc import STYLEMC, layers_of_8_to_64
 from coral_jax.baselines.stylespace import FROM_TEXT, ChannelSelection, StyleDirection, draw_styled
-from coral_jax.blend import Blend, blend, layers_through_256
+from coral_jax.blend import Blend, blend, edited_layers
 from coral_jax.editors import Editor, GlobalDirection, LatentMapper
 from coral_jax.losses import EQUATION_6, EQUATION_7, MAPPER, OPTIMIZATION, STYLE_SPACE, WITHOUT_FULL, Term
 from coral_jax.models.generator import Generator
@@ -96,10 +96,10 @@ _blend_originals, _blend_rgb = partial(blend, original_features=True), partial(b
 # fmt: off
 METHODS = _table(
     # name                    which layers        where             what              drawn by     learns by    sums
-    ("segment_global",         layers_through_256, SegmentSelection, GlobalDirection,  blend,       ADAM,        EQUATION_6),
-    ("segment_mapper",         layers_through_256, SegmentSelection, LatentMapper,     blend,       ADAM,        EQUATION_6),
-    ("attention_global",       layers_through_256, AttentionNetwork, GlobalDirection,  blend,       ADAM,        EQUATION_7),
-    ("attention_mapper",       layers_through_256, AttentionNetwork, LatentMapper,     blend,       ADAM,        EQUATION_7),
+    ("segment_global",         edited_layers, SegmentSelection, GlobalDirection,  blend,       ADAM,        EQUATION_6),
+    ("segment_mapper",         edited_layers, SegmentSelection, LatentMapper,     blend,       ADAM,        EQUATION_6),
+    ("attention_global",       edited_layers, AttentionNetwork, GlobalDirection,  blend,       ADAM,        EQUATION_7),
+    ("attention_mapper",       edited_layers, AttentionNetwork, LatentMapper,     blend,       ADAM,        EQUATION_7),
     ("styleclip_optimization", all_layers,         None,             FaceDeltas,       draw_whole,  RAMPED_ADAM, OPTIMIZATION),
     ("styleclip_mapper",       all_layers,         None,             LevelsMapper,     draw_whole,  RANGER,      MAPPER),
     ("styleclip_global",       all_layers,         None,             ChannelSelection, draw_styled, FROM_TEXT,   STYLE_SPACE),
@@ -111,9 +111,9 @@ METHODS = _table(
 # attention_mapper without what the paper argues for: the image with masks of one in equation 2; feedforwarded features
 # in the unedited branch of equation 1 (section 3.3); ToRGB's original code.
 ABLATIONS = _table(
-    ("without_full",       layers_through_256, AttentionNetwork, LatentMapper, blend,            ADAM, WITHOUT_FULL),
-    ("original_features",  layers_through_256, AttentionNetwork, LatentMapper, _blend_originals, ADAM, EQUATION_7),
-    ("edited_rgb",         layers_through_256, AttentionNetwork, LatentMapper, _blend_rgb,       ADAM, EQUATION_7),
+    ("without_full",       edited_layers, AttentionNetwork, LatentMapper, blend,            ADAM, WITHOUT_FULL),
+    ("original_features",  edited_layers, AttentionNetwork, LatentMapper, _blend_originals, ADAM, EQUATION_7),
+    ("edited_rgb",         edited_layers, AttentionNetwork, LatentMapper, _blend_rgb,       ADAM, EQUATION_7),
 )
 # fmt: on
 

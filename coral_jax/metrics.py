@@ -155,6 +155,12 @@ def distance_outside(clip: CLIP, original: jax.Array, edited: jax.Array, inside:
     return perceptual_distance(clip, original, inside * original + (1 - inside) * edited)
 
 
+def enlarged(region: np.ndarray, like: np.ndarray) -> np.ndarray:
+    """A region [B, h, w, 1] at the size of images `like` [B, k h, k w, 3]."""
+    times = like.shape[1] // region.shape[1]
+    return np.asarray(region, np.float32).repeat(times, axis=1).repeat(times, axis=2)
+
+
 @jax.jit
 def union_of(masks: tuple[jax.Array, ...], like: jax.Array) -> jax.Array:
     """The largest mask of any layer at each pixel: masks [B, h, h] -> [B, H, W, 1] of images `like` [B, H, W, 3]."""
@@ -220,6 +226,24 @@ def ratio(numerator: np.ndarray, denominator: np.ndarray | None = None) -> Estim
     drawn = over(_resamples(len(numerator), _REPLICATES["ratio"]))
     low, high = np.quantile(drawn, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
     return Estimate(float(over(np.arange(len(numerator)))), float(low), float(high))
+
+
+# Metrics that are the sum of one number a face over the sum of another, or over the faces.
+RATIOS = {
+    "success": ("succeeded", None), "leak": ("outside", "change"), "drift": ("drifted", "others"),
+    "distance": ("missed", "ideal"), "clip_gain": ("clip_gain", None), "identity": ("identity", None),
+    "recognised": ("recognised", None), "moved": ("moved", "landmarks"),
+    "outside_truth": ("outside_truth", None), "outside_mask": ("outside_mask", None), "changed": ("changed", None),
+}  # fmt: skip
+
+
+def estimates(faces: dict[str, np.ndarray]) -> dict[str, Estimate]:
+    """The metrics that numbers of each face, [N] by name, give."""
+    return {
+        name: ratio(faces[top], None if bottom is None else faces[bottom])
+        for name, (top, bottom) in RATIOS.items()
+        if top in faces
+    }
 
 
 def frechet_estimate(x: np.ndarray, y: np.ndarray, *, paired: bool) -> Estimate:

@@ -10,6 +10,7 @@ Edits and photos are named as `shelf` and the folder of photos have them: a reci
 
 import base64
 import binascii
+import dataclasses
 import io
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,28 +20,19 @@ from PIL import Image
 
 from coral_jax import shelf
 from coral_jax.artifact import Edit, load_edit
-from coral_jax.canvas import LEARNED, Adjusted, Canvas, brush_size
+from coral_jax.canvas import LEARNED, Adjusted, brush_size
 from coral_jax.config import check_tau
 from coral_jax.domains import Domain, load_domain
-from coral_jax.figures import png
 from coral_jax.gallery import check_alphas
-from coral_jax.latents import w_plus_of_seeds
 from coral_jax.runtime.files import check_fields, read_json, write_bytes
 from coral_jax.runtime.numerics import check_seed
+from coral_jax.sitter import Face, Pictured, Seed, sitter_of
 
 FORMAT = 1
 MOST_EDITS = 8
 _REMEDY = "save the recipe again from the studio"
 _FIELDS = {"format": int, "domain": str, "domain_fingerprint": str, "face": dict, "edits": list}
 _STEP = {"edit": str, "weights_sha256": str, "alpha": int | float, "tau": int | float, "layers_off": list, "brush": str | None}
-
-
-@dataclass(frozen=True)
-class Seed:
-    """A generated face."""
-
-    seed: int
-    truncation: float
 
 
 @dataclass(frozen=True)
@@ -61,7 +53,7 @@ class Recipe:
 
     domain: str
     domain_fingerprint: str
-    face: Seed
+    face: Face
     steps: tuple[Step, ...]
 
 
@@ -73,9 +65,8 @@ def to_json(recipe: Recipe) -> dict:
          "brush": None if step.brush is None else base64.b64encode(step.brush).decode()}
         for step in recipe.steps
     ]  # fmt: skip
-    face = {"seed": recipe.face.seed, "truncation": recipe.face.truncation}
     return {"format": FORMAT, "domain": recipe.domain, "domain_fingerprint": recipe.domain_fingerprint,
-            "face": face, "edits": steps}  # fmt: skip
+            "face": dataclasses.asdict(recipe.face), "edits": steps}  # fmt: skip
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -115,24 +106,19 @@ def read_brush(content: bytes, size: int) -> np.ndarray | None:
     return brush if (brush != LEARNED).any() else None
 
 
-def redraw(path: Path, out: Path, runs: Path, weights_dir: str | None) -> Path:
+def redraw(path: Path, out: Path, runs: Path, photos: Path, weights_dir: str | None) -> Path:
     """Draw the picture of a recipe's file as a PNG of the same name in the folder `out`; returns its path.
 
-    ValueError for edits and weights that are not those of the recipe.
+    photos: the folder of photos' folders.  ValueError for edits, photos and weights that are not those of the recipe.
     """
     recipe = read_recipe(path)
     domain = load_domain(recipe.domain, weights_dir)
     check_domain(recipe, domain)
     edits = [adjusted(step, edit_of(step, domain, runs, weights_dir)) for step in recipe.steps]
-    drawn = Canvas(domain, face_of(recipe.face, domain)).draw(edits)
+    sitter = sitter_of(recipe.face, domain, photos)
     picture = out / f"{path.stem}.png"
-    write_bytes(picture, png(drawn.image))
+    write_bytes(picture, sitter.picture(sitter.canvas(), edits))
     return picture
-
-
-def face_of(face: Seed, domain: Domain) -> np.ndarray:
-    """The codes w_plus [n_latent, w_dim] of a recipe's face."""
-    return w_plus_of_seeds(domain.generator, [face.seed], face.truncation)[0]
 
 
 def check_domain(recipe: Recipe, domain: Domain) -> None:
@@ -160,7 +146,10 @@ def adjusted(step: Step, edit: Edit) -> Adjusted:
     return Adjusted(edit, step.alpha, step.tau, frozenset(step.layers_off), brush)
 
 
-def _face(face: dict, source: str) -> Seed:
+def _face(face: dict, source: str) -> Face:
+    if "photo" in face:
+        check_fields(face, {"photo": str}, f"{source}: the face is no photo's name", _REMEDY)
+        return Pictured(face["photo"])
     check_fields(face, {"seed": int, "truncation": int | float}, f"{source}: the face is not a seed", _REMEDY)
     if not 0 <= face["truncation"] <= 2:
         raise ValueError(f"{source}: truncation is {face['truncation']}; give a number from 0 to 2")

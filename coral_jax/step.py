@@ -87,7 +87,7 @@ def edit_loss(
     """
     method = get_method(settings.method)
     delta = trainables.editor(original.w_plus)
-    masks = _masks(trainables, original)
+    masks = masks_of(trainables, original)
     drawn = method.drawing(frozen.generator, original, delta, masks, full=method.full)
     clip_image, clip_full = _clip_features(frozen, drawn)
     edited = Edited(
@@ -110,7 +110,8 @@ def _norms(delta: jax.Array | Styles) -> jax.Array:
     return jnp.mean(jnp.linalg.norm(delta, axis=-1), axis=0)
 
 
-def _masks(trainables: Trainables, original: Original, tau: jax.Array | float = 0.0) -> Masks:
+def masks_of(trainables: Trainables, original: Original, tau: jax.Array | float = 0.0) -> Masks:
+    """Masks of the original's faces, one [B, h, w] a layer; none where the whole image is edited."""
     return () if trainables.selector is None else trainables.selector(original.features, original.segments, tau)
 
 
@@ -192,7 +193,7 @@ def apply_edit(
     """
     delta = jax.tree.map(lambda part: alpha * part, trainables.editor(w_plus, tau))
     original = observe(frozen, w_plus, method)
-    drawn = method.drawing(frozen.generator, original, delta, _masks(trainables, original, tau), full=False)
+    drawn = method.drawing(frozen.generator, original, delta, masks_of(trainables, original, tau), full=False)
     return drawn.original, drawn.image, drawn.masks
 
 
@@ -200,7 +201,7 @@ def found_edit(
     trainables: Trainables, original: Original, tau: jax.Array | float
 ) -> tuple[jax.Array | Styles, tuple[jax.Array, ...]]:
     """Delta, before alpha, and masks of a trained edit on faces that were observed: what other alphas share."""
-    return trainables.editor(original.w_plus, tau), tuple(_masks(trainables, original, tau))
+    return trainables.editor(original.w_plus, tau), tuple(masks_of(trainables, original, tau))
 
 
 # State is donated; frozen networks never are.  Call positionally: donation ignores keyword arguments.

@@ -26,6 +26,8 @@ ARCHITECTURES = {
     "inception": ("coral_jax.models.inception", "Inception", "InceptionConfig"),
     "classifier": ("coral_jax.models.classifier", "Classifier", "ClassifierConfig"),
     "mixture_segmenter": ("coral_jax.models.segmenter", "MixtureSegmenter", "MixtureSegmenterConfig"),
+    "flat_encoder": ("coral_jax.models.encoder", "FlatEncoder", "FlatEncoderConfig"),
+    "pyramid_encoder": ("coral_jax.models.encoder", "PyramidEncoder", "PyramidEncoderConfig"),
     "pixel_classifier": ("coral_jax.models.segmenter", "PixelClassifier", "PixelClassifierConfig"),
 }
 

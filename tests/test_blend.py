@@ -11,7 +11,7 @@ from tiny import GENERATOR, generator, largest, quick_compilation, w_plus  # noq
 
 from coral_jax.baselines.feat import blend_once
 from coral_jax.baselines.styleclip import draw_whole
-from coral_jax.blend import Original, blend, blended_synthesis, layers_through_256, original_synthesis
+from coral_jax.blend import Original, blend, blended_synthesis, edited_layers, original_synthesis
 from coral_jax.models.stylegan2 import StyleGAN2, StyleGAN2Config
 
 RNG = np.random.default_rng(0)
@@ -152,10 +152,10 @@ def test_gradients_reach_delta_and_masks_of_every_layer_but_not_the_original(net
 
 
 def test_layers_of_up_to_256_px_are_edited(network):
-    assert layers_through_256(network) == (1, 2, 3, 4, 5) and len(network.layers) == 5
+    assert edited_layers(network) == (1, 2, 3, 4, 5) and len(network.layers) == 5
     channels = tuple((2**k, 1) for k in range(2, 11))
     large = nnx.eval_shape(lambda: StyleGAN2(StyleGAN2Config(1024, 1, 1, 1, channels), nnx.Rngs(0)))
-    assert layers_through_256(large) == tuple(range(1, 14)) and len(large.layers) == 17
+    assert edited_layers(large) == tuple(range(1, 14)) and len(large.layers) == 17
 
 
 def test_the_original_is_the_synthesis_with_the_features_of_every_layer(network):

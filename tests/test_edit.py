@@ -10,7 +10,7 @@ from PIL import Image
 
 from coral_jax import gallery, weights
 from coral_jax.artifact import BATCH, Edit, edit_folder, load_edit, save_edit
-from coral_jax.gallery import apply_to_faces, check_alphas
+from coral_jax.gallery import apply_to_faces, check_alphas, strengths_of
 from coral_jax.latents import load_latents, parse_seeds, w_plus_of_seeds
 from coral_jax.methods import get_method
 
@@ -102,7 +102,7 @@ def test_seeds_that_cannot_be_read_are_explained(text):
 
 
 def test_alphas_are_read_and_bounded():
-    assert check_alphas(["-1", "0.5", "-1"]) == [-1.0, 0.5]
+    assert strengths_of(["-1", "0.5", "-1"], 1) == [-1.0, 0.5]
     for text in ("1.6", "-2", "nan", "much"):
         with pytest.raises(ValueError, match=f"alpha is '{text}'; give numbers from -1.5 to 1.5"):
             check_alphas([text])

@@ -15,7 +15,7 @@ from coral_jax import weights
 from coral_jax.artifact import load_edit
 from coral_jax.baselines.feat import blend_once, layers_up_to
 from coral_jax.baselines.stylespace import style_widths
-from coral_jax.blend import blend, blended_synthesis, layers_through_256, original_synthesis
+from coral_jax.blend import blend, blended_synthesis, edited_layers, original_synthesis
 from coral_jax.config import Settings
 from coral_jax.domains import load_domain
 from coral_jax.editors import GlobalDirection, LatentMapper, groups
@@ -65,9 +65,9 @@ def test_what_follows_from_its_layers(network):
 
 
 def test_edited_layers_and_groups_follow_resolutions(network, monkeypatch):
-    assert layers_through_256(network) == (1, 2, 3, 4, 5)
+    assert edited_layers(network) == (1, 2, 3, 4, 5)
     monkeypatch.setattr("coral_jax.blend.EDITED_RESOLUTION", 8)
-    assert layers_through_256(network) == (1, 2, 3)
+    assert edited_layers(network) == (1, 2, 3)
     assert layers_up_to(network, 7) == (1, 2)
     # Layers 1 to 4 read features of less than 16 px, layer 5 of 16 px.
     assert groups(network, 7) == (("coarse", 0, 6), ("medium", 6, 7))

@@ -15,19 +15,19 @@ def lower(tmp_path):
     return make_domain(tmp_path / "weights" / "low", loss_resolution=8).parent
 
 
-def test_the_domains_resolution_is_taken_and_recorded(lower):
+def test_the_domains_resolution_is_taken_and_recorded(lower, monkeypatch):
+    """Where it shows what the method edits; else the least that does."""
     domain, config = load_domain("low", lower), run_config(lower)
+    assert record_of(config, domain)["loss_resolution"] == 16
+    monkeypatch.setattr("coral_jax.blend.EDITED_RESOLUTION", 8)
     assert record_of(config, domain)["loss_resolution"] == 8
     config.loss_resolution = 16
     assert record_of(config, domain)["loss_resolution"] == 16
 
 
 def test_it_is_what_losses_see(lower, monkeypatch, tmp_path):
-    """8 px leave out layers that are edited: the same refusal as where the config says it."""
     config = run_config(lower)
     config.domain = "low"
-    with pytest.raises(ValueError, match="loss_resolution is 8, and what attention_mapper edits here needs 16 px"):
-        train(config, tmp_path / "run")
     monkeypatch.setattr("coral_jax.blend.EDITED_RESOLUTION", 8)
     train(config, tmp_path / "run")
     assert json.loads((tmp_path / "run" / "config.json").read_text())["loss_resolution"] == 8

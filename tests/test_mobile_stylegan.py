@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jax.test_util import check_grads
 from tiny import build, largest, quick_compilation  # noqa: F401
 
 from coral_jax import weights
@@ -51,6 +52,11 @@ def test_a_depthwise_convolution_takes_zeros_around():
     for row, column in np.ndindex(3, 3):
         expected += around[:, row : row + 5, column : column + 6] * kernel[row, column]
     np.testing.assert_allclose(depthwise(jnp.float32(x), jnp.float32(kernel)), expected, atol=1e-5)
+
+
+def test_the_derivatives_of_a_depthwise_convolution():
+    x, kernel = (jnp.asarray(RNG.standard_normal(shape), jnp.float32) for shape in ((2, 4, 5, 3), (3, 3, 3)))
+    check_grads(depthwise, (x, kernel), order=1, modes=["rev"], atol=1e-2, rtol=1e-2)
 
 
 def test_the_wavelet_transform_keeps_energy_and_has_no_bands_of_a_flat_image():

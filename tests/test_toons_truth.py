@@ -20,8 +20,8 @@ def toons():
     return load_domain("toons")
 
 
-def test_held_out_faces_lack_every_attribute_asked_for():
-    asked = held_out("purple hair and glasses", COUNT)
+def test_held_out_faces_lack_every_attribute_asked_for(toons):
+    asked = held_out(toons, "purple hair and glasses", COUNT)
     faces = faces_from_z(asked.z)
     assert asked.attributes == ["purple_hair", "glasses"]
     assert not np.asarray(has(faces, "purple_hair") | has(faces, "glasses") | has(faces, "bald")).any()
@@ -35,7 +35,7 @@ def test_a_prompt_outside_the_grammar_has_no_truth(toons):
 
 @pytest.mark.parametrize("prompt", ["happy", "blue eyes", "mohawk hairstyle", "lipstick and glasses"])
 def test_the_renderers_own_edit_is_ideal(toons, prompt):
-    asked = held_out(prompt, COUNT)
+    asked = held_out(toons, prompt, COUNT)
     before = jax.jit(faces_from_z)(asked.z)
     after = jax.jit(lambda faces: functools.reduce(with_attribute, asked.attributes, faces))(before)
     result = score(toons.classifier(), toons.identity, asked, render(before)[0], render(after)[0])
@@ -56,7 +56,7 @@ def test_no_edit_succeeds_rarely_and_leaks_nothing(toons):
 
 
 def test_change_outside_the_region_is_leak(toons):
-    asked = held_out("beard", COUNT)
+    asked = held_out(toons, "beard", COUNT)
     image = jax.jit(lambda g, z: g.synthesis(g.broadcast(g.mapping(z))))(toons.generator, asked.z)
     result = score(toons.classifier(), toons.identity, asked, image, image + 0.1 * (1 - asked.region))
     assert result["leak"] == pytest.approx(1)

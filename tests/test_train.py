@@ -224,7 +224,7 @@ def test_the_first_term_that_is_no_number_is_named():
         check_finite([good, good | {"loss/clip": float("inf"), "loss/total": float("nan")}], 5, 0)
 
 
-@pytest.mark.parametrize("method, faces", [("segment_global", ()), ("styleclip_optimization", (FACES_ONE_BY_ONE,))])
+@pytest.mark.parametrize("method, faces", [("segment_global", (200,)), ("styleclip_optimization", (FACES_ONE_BY_ONE,))])
 def test_a_domain_with_a_truth_is_measured_against_it(weights_dir, config, tmp_path, monkeypatch, method, faces):
     """Whatever its name is; on fewer faces where each takes its time."""
     seen = []
@@ -234,7 +234,7 @@ def test_a_domain_with_a_truth_is_measured_against_it(weights_dir, config, tmp_p
         seen.append((domain.name, prompt, original.shape, edited.shape, len(masks), count))
         return {"success": 0.5}
 
-    monkeypatch.setitem(sys.modules, "coral_jax.toons.truth", SimpleNamespace(measure=measure))
+    monkeypatch.setitem(sys.modules, "coral_jax.toons.truth", SimpleNamespace(measure=measure, FACES_AFTER_TRAINING=200))
     shutil.copytree(weights_dir / "tiny", tmp_path / "drawings")
     description = json.loads((tmp_path / "drawings" / "domain.json").read_text()) | {"name": "drawings", "truth": "toons"}
     (tmp_path / "drawings" / "domain.json").write_text(json.dumps(description))

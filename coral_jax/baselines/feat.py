@@ -15,7 +15,8 @@ PUBLISHED_LAYERS = 17  # convolutions of the paper's generator, by which it numb
 
 def layers_up_to(generator: Generator, layer: int) -> tuple[int, ...]:
     """Numbers of the layers up to the one that lies where `layer` does in the paper's 17: 7 and 13 become 4 and 7 of 9."""
-    return tuple(range(1, 1 + max(1, round(layer * len(generator.layers) / PUBLISHED_LAYERS))))
+    whole = generator.uncut or len(generator.layers)
+    return tuple(range(1, 1 + max(1, round(layer * whole / PUBLISHED_LAYERS))))
 
 
 class LastAttention(AttentionNetwork):

@@ -40,11 +40,16 @@ def make(
 ) -> None:
     """Fetch what is missing, make the entry's domain and print the line to type next; print the plan first.
 
+    An entry of one file is fetched into the weights folder.
+
     given: a folder of files that are there already. accept: called with the licences of what is to be fetched that allow no
     commercial use; raises ValueError where they are refused. dry_run: only print the plan. ValueError where the domain
     cannot be made; files that were fetched until then are kept.
     """
     folder = weights_folder(weights_dir) / entry.name
+    if entry.file:
+        _put(entry.file, Store(folder.parent, given), accept, dry_run)
+        return
     if (folder / "domain.json").is_file():
         print(f"{folder}: the domain {entry.name} is there already\n{_next(entry, weights_dir)}")
         return
@@ -73,6 +78,28 @@ def make(
     store.record(file for network in made.values() for file in network.files)
     print(f"{store.folder} holds the published files; the domain does not need them, and other entries may")
     print(_next(entry, weights_dir))
+
+
+def _put(file: File, store: Store, accept: Callable[[list[str]], None], dry_run: bool) -> None:
+    """Fetch a file into the weights folder; ValueError where it cannot be had."""
+    path = store.folder.parent / file.name
+    if path.is_file():
+        print(f"{path}: it is there already")
+        return
+    print(f"{file}\n  {'at hand' if store.at_hand(file) else f'from {file.sources[0]}'}, to {path}", flush=True)
+    if dry_run:
+        return
+    if not (file.licence.commercial or store.at_hand(file)):
+        accept([file.licence.text])
+        store.accepted = True
+    try:
+        store.get(file).replace(path)
+    except Unavailable as error:
+        print("\n".join(_by_hand([(file,)], store)), file=sys.stderr)
+        raise ValueError(
+            f"{error}; type the same command to try again, or add --from=FOLDER with a file got by hand"
+        ) from error
+    print(path)
 
 
 def _plan(entry: Entry, usable: dict[str, Alternatives], store: Store, folder: Path) -> Iterator[str]:

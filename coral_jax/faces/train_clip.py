@@ -25,12 +25,11 @@ from coral_jax import weights
 from coral_jax.faces import labels, pool
 from coral_jax.faces.captions import PHRASES, VOCABULARY, caption
 from coral_jax.faces.recolour import Prepared, prepare, recoloured
-from coral_jax.losses import cosine
 from coral_jax.models.clip import CLIP, CLIPConfig
 from coral_jax.runtime.numerics import key_of
 from coral_jax.tokenizer import Tokenizer
 from coral_jax.toons.fitting import fresh
-from coral_jax.worlds.contrastive import adversarial, ceiling_loss, contrastive_loss
+from coral_jax.worlds.contrastive import Probed, adversarial, pairs_loss
 
 SIZE = 96  # px that the image tower reads
 CONTEXT = 32
@@ -56,31 +55,18 @@ def train_tokenizer(path: Path) -> None:
     Tokenizer.train(captions, 900, path)
 
 
-class Trainee(nnx.Module):
-    """The CLIP, with a linear probe of all attributes on its image features that is dropped afterwards."""
-
-    def __init__(self, clip: CLIP, rngs: nnx.Rngs) -> None:
-        self.clip = clip
-        self.probe = nnx.Linear(clip.config.embed_dim, len(VOCABULARY), rngs=rngs)
-
-
 def training_loss(
-    trainee: Trainee, images: Array, ids: Array, match: Array, sure: Array, true: Array, known: Array, key: Array,
+    probed: Probed, images: Array, ids: Array, match: Array, sure: Array, true: Array, known: Array, key: Array,
     radius: float,
 ) -> Array:  # fmt: skip
     """The losses of images and captions and the probe's cross-entropy, on images moved by up to `radius` up that loss."""
-    text = trainee.clip.encode_text(ids)
+    text = probed.clip.encode_text(ids)
 
-    def loss(images: Array, text: Array) -> Array:
-        image = trainee.clip.encode_image(images)
-        cosines = cosine(image[:, None], text[None])
-        probe = optax.sigmoid_binary_cross_entropy(trainee.probe(image), true)
-        ranking = contrastive_loss(cosines, trainee.clip.logit_scale[...], match, sure)
-        return ranking + 200 * ceiling_loss(cosines) + 8 * jnp.mean(probe * known)
-
+    said = (match, sure, true, known)
     if radius:
-        images = adversarial(lambda images: loss(images, jax.lax.stop_gradient(text)), images, key, radius)
-    return loss(jax.lax.stop_gradient(images), text)
+        fixed = jax.lax.stop_gradient(text)
+        images = adversarial(lambda images: pairs_loss(probed, images, fixed, *said), images, key, radius)
+    return pairs_loss(probed, jax.lax.stop_gradient(images), text, *said)
 
 
 def varied(images: np.ndarray, random: np.random.Generator) -> np.ndarray:
@@ -143,12 +129,12 @@ def train(faces: Prepared, tokenizer: Tokenizer, folder: Path, steps: int, hard_
     """Adam with warm-up and cosine decay; from step `hard_from` on, on adversarial images."""
     schedule = optax.warmup_cosine_decay_schedule(0.0, rate, min(50, steps // 4), steps, rate / 50)
     optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, b2=0.99, weight_decay=0.02))
-    trainee = Trainee(fresh(CLIP, config(tokenizer.vocab_size)), nnx.Rngs(1))
+    trainee = Probed(fresh(CLIP, config(tokenizer.vocab_size)), len(VOCABULARY), nnx.Rngs(1))
     state, first = _resumed(folder / "clip_checkpoint.safetensors", (trainee, optimiser.init(trainee)))
     trainee, state = state
 
     @functools.partial(jax.jit, static_argnums=4, donate_argnums=(0, 1))
-    def update(trainee: Trainee, state: optax.OptState, batch: tuple, key: Array, radius: float) -> tuple:
+    def update(trainee: Probed, state: optax.OptState, batch: tuple, key: Array, radius: float) -> tuple:
         value, gradient = jax.value_and_grad(training_loss)(trainee, *batch, key, radius)
         updates, state = optimiser.update(gradient, state, trainee)
         return optax.apply_updates(trainee, updates), state, value

@@ -41,10 +41,14 @@ class Generator(nnx.Module):
 
     A subclass has `config` (with `z_dim` and `w_dim`), a network `mapping` (z [B, z_dim] -> w [B, w_dim]), a variable
     `w_avg` [w_dim], and the abstract methods below.  `content_rows` (static): (first, end) of the image's rows that are the
-    picture, where the rest are bars; whatever is drawn comes without bars.
+    picture, where the rest are bars; whatever is drawn comes without bars.  `edited_resolution` (static): px of the last
+    layers that CORAL edits, where it is not the paper's 256; `uncut` (static): number of layers before the generator was cut
+    for losses that see a lower image.
     """
 
     content_rows: tuple[int, int] | None = None
+    edited_resolution: int | None = None
+    uncut: int | None = None
 
     # ---- what a network says of itself -------------------------------------------------------------------------------
 

@@ -38,7 +38,8 @@ class IdentityConfig:
             )
 
 
-def _conv(inputs: int, outputs: int, size: int, stride: int, rngs: nnx.Rngs) -> nnx.Conv:
+def conv_of(inputs: int, outputs: int, size: int, stride: int, rngs: nnx.Rngs) -> nnx.Conv:
+    """A convolution of IR-SE networks, without bias."""
     # Explicit padding: "SAME" would pad a strided convolution on one side only.
     return nnx.Conv(
         inputs, outputs, (size, size), strides=stride, padding=size // 2, use_bias=False,
@@ -46,7 +47,8 @@ def _conv(inputs: int, outputs: int, size: int, stride: int, rngs: nnx.Rngs) -> 
     )  # fmt: skip
 
 
-def _norm(channels: int, rngs: nnx.Rngs) -> nnx.BatchNorm:
+def norm_of(channels: int, rngs: nnx.Rngs) -> nnx.BatchNorm:
+    """A batch norm of IR-SE networks."""
     return nnx.BatchNorm(channels, momentum=0.9, epsilon=1e-5, use_fast_variance=False, rngs=rngs)
 
 
@@ -68,18 +70,18 @@ class Unit(nnx.Module):
     def __init__(self, inputs: int, outputs: int, stride: int, rngs: nnx.Rngs):
         """The shortcut is a strided pick where the channels are equal, else a 1x1 convolution and a norm."""
         self.stride = stride
-        self.norm_in = _norm(inputs, rngs)
-        self.conv_in = _conv(inputs, outputs, 3, 1, rngs)
+        self.norm_in = norm_of(inputs, rngs)
+        self.conv_in = conv_of(inputs, outputs, 3, 1, rngs)
         self.prelu = PReLU(outputs)
-        self.conv_out = _conv(outputs, outputs, 3, stride, rngs)
-        self.norm_out = _norm(outputs, rngs)
+        self.conv_out = conv_of(outputs, outputs, 3, stride, rngs)
+        self.norm_out = norm_of(outputs, rngs)
         squeezed = max(outputs // _REDUCTION, 1)
         self.squeeze = nnx.Linear(outputs, squeezed, use_bias=False, rngs=rngs)
         self.excite = nnx.Linear(squeezed, outputs, use_bias=False, rngs=rngs)
         self.has_shortcut = inputs != outputs
         if self.has_shortcut:
-            self.shortcut = _conv(inputs, outputs, 1, stride, rngs)
-            self.shortcut_norm = _norm(outputs, rngs)
+            self.shortcut = conv_of(inputs, outputs, 1, stride, rngs)
+            self.shortcut_norm = norm_of(outputs, rngs)
 
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """x [B, H, W, inputs] -> [B, H / stride, W / stride, outputs]."""
@@ -94,8 +96,8 @@ class Unit(nnx.Module):
 
 
 @jax.jit
-def _run(unit: Unit, x: jax.Array) -> jax.Array:
-    # Units of one shape are traced once, and both images of a step alike.
+def run_unit(unit: Unit, x: jax.Array) -> jax.Array:
+    """A unit that is not trained: those of one shape are traced once, and both images of a step alike."""
     return unit(x, False)
 
 
@@ -110,8 +112,8 @@ class Identity(nnx.Module):
         """Makes the network, initialised for training from scratch."""
         self.config = config
         width = config.widths[0]
-        self.stem = _conv(3, width, 3, 1, rngs)
-        self.stem_norm = _norm(width, rngs)
+        self.stem = conv_of(3, width, 3, 1, rngs)
+        self.stem_norm = norm_of(width, rngs)
         self.stem_prelu = PReLU(width)
         units = []
         for count, outputs in zip(config.units, config.widths, strict=True):
@@ -119,10 +121,10 @@ class Identity(nnx.Module):
                 units.append(Unit(width, outputs, 2 if index == 0 else 1, rngs))
                 width = outputs
         self.units = nnx.List(units)
-        self.norm = _norm(width, rngs)
+        self.norm = norm_of(width, rngs)
         grid = config.input_size // 2 ** len(config.units)
         self.linear = nnx.Linear(grid * grid * width, config.embed_dim, rngs=rngs)
-        self.linear_norm = _norm(config.embed_dim, rngs)
+        self.linear_norm = norm_of(config.embed_dim, rngs)
 
     def embed(self, images: jax.Array, train: bool = False) -> jax.Array:
         """images [B, H, W, 3] in [-1, 1], FFHQ framing, any size -> unit embeddings [B, embed_dim]."""
@@ -145,7 +147,7 @@ class Identity(nnx.Module):
         crops = crops.astype(self.stem.kernel.dtype)  # computes in the type of its weights
         x = self.stem_prelu(self.stem_norm(self.stem(crops), use_running_average=not train))
         for unit in self.units:
-            x = unit(x, train) if train else _run(unit, x)
+            x = unit(x, train) if train else run_unit(unit, x)
         x = self.norm(x, use_running_average=not train)
         x = self.linear_norm(self.linear(x.reshape(x.shape[0], -1)), use_running_average=not train)
         x = x.astype(jnp.float32)

@@ -25,7 +25,7 @@ def main() -> None:
         print(f"note: listening on {host}: everyone who reaches it can look at and train edits here", file=sys.stderr)
     place = f"[{host}]" if ":" in host else host
     print(f"the studio is at http://{place}:{port} (Ctrl+C ends it)", file=sys.stderr, flush=True)
-    app = make_app(Path(flags.FLAGS.runs), flags.FLAGS.weights_dir, host)
+    app = make_app(Path(flags.FLAGS.runs), Path(flags.FLAGS.photos), flags.FLAGS.weights_dir, host)
     uvicorn.run(app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=5)
 
 
@@ -33,5 +33,6 @@ if __name__ == "__main__":
     flags.DEFINE_string("host", "127.0.0.1", "Address to listen at; 0.0.0.0 lets the whole network in.")
     flags.DEFINE_integer("port", 7860, "Port to listen at.", 1, 65535)
     flags.DEFINE_string("runs", "runs", "Folder of the edits, and of what is learned here.")
+    flags.DEFINE_string("photos", "photos", "Folder of the photos of coral_jax.photo.")
     flags.DEFINE_string("weights_dir", None, "Folder of domains other than the embedded ones.")
     commands.run(main)

@@ -4,7 +4,6 @@ import base64
 from collections import OrderedDict
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
 from coral_jax import shelf
@@ -12,20 +11,23 @@ from coral_jax.artifact import Edit
 from coral_jax.canvas import Adjusted, Canvas, brush_size, lowered, previews
 from coral_jax.domains import Domain, known_domains, load_domain
 from coral_jax.figures import layer_tile, png
-from coral_jax.recipe import Recipe, Seed, adjusted, check_domain, edit_of, face_of
+from coral_jax.photos.photo import DESCRIPTION
+from coral_jax.recipe import Recipe, Step, adjusted, check_domain, edit_of
+from coral_jax.runtime.files import read_json
+from coral_jax.sitter import Pictured, Seed, Sitter, photo_folders, sitter_of
 from coral_jax.studio.sessions import Session
 
 KEPT_EDITS = 16  # that stay in memory, the last ones used
 KEPT_FACES = 256  # pictures of the gallery
 TILE = 88  # px of a layer's tile
-PREVIEW, FULL = "preview", "full"
+PREVIEW, FULL, SAVED = "preview", "full", "saved"
 
 
 class Easel:
     """Draws recipes.  Not for several threads at once: the server has one for drawing."""
 
-    def __init__(self, runs: Path, weights_dir: str | None):
-        self._runs, self._weights_dir = runs, weights_dir
+    def __init__(self, runs: Path, photos: Path, weights_dir: str | None):
+        self._runs, self._photos, self._weights_dir = runs, photos, weights_dir
         self._domains: dict[str, Domain] = {}
         self._edits: OrderedDict[str, Edit] = OrderedDict()
         self._faces: OrderedDict[tuple, bytes] = OrderedDict()
@@ -43,7 +45,7 @@ class Easel:
         truncation = domain.settings.get("truncation", 0.7)
         return {"name": name, "fingerprint": domain.fingerprint, "size": generator.size, "brush": brush_size(generator),
                 "rows": generator.content_rows or (0, generator.size), "truncation": truncation,
-                "preview": lowered(generator).size}  # fmt: skip
+                "preview": lowered(generator).size, "finds_faces": domain.alignment is not None}  # fmt: skip
 
     def domains(self) -> list[str]:
         """Names of the domains that can be loaded; the package's own first."""
@@ -59,26 +61,33 @@ class Easel:
         """A face of the gallery as PNG, at the preview's size."""
         key = (domain_name, face)
         if key not in self._faces:
-            domain = self.domain(domain_name)
-            self._faces[key] = png(Canvas(domain, face_of(face, domain), preview=True).original)
+            sitter = sitter_of(face, self.domain(domain_name), self._photos)
+            self._faces[key] = png(sitter.canvas(preview=True).original)
             while len(self._faces) > KEPT_FACES:
                 self._faces.popitem(last=False)
         self._faces.move_to_end(key)
         return self._faces[key]
 
-    def picture(self, session: Session, recipe: Recipe, size: str, *, edited: bool = True) -> bytes:
-        """The picture of a recipe as PNG, before the edits or after; size: "preview", or "full", which is what is saved."""
+    def photos(self, session: Session, domain: str) -> list[dict]:
+        """The photos of a domain: the page's own, then those of the folder of photos."""
+        folders = [(session.folder, True), (self._photos, False)]
+        return [{"name": name, "own": own} for folder, own in folders for name, path in photo_folders(folder).items()
+                if _domain_of(path) == domain]  # fmt: skip
+
+    def picture(self, session: Session, recipe: Recipe, size: str) -> bytes:
+        """The face of a recipe as PNG, at the size of a preview or full; or "saved", the picture that the recipe draws."""
         edits = self._adjusted(recipe)
-        canvas = self._canvas(session, recipe, size if all(previews(one.edit) for one in edits) else FULL)
-        return png(canvas.draw(edits).image if edited else canvas.original)
+        sitter = self._sitter(session, recipe)
+        canvas = self._canvas(session, sitter, size, edits)
+        return sitter.picture(canvas, edits) if size == SAVED else png(Image.fromarray(sitter.face(canvas, edits)))
 
     def layers(self, session: Session, recipe: Recipe) -> list[list[dict]]:
         """Of each edit its layers: number, resolution, share of the picture, whether it carries the edit, and a tile."""
         edits = self._adjusted(recipe)
-        shown = []
-        canvas = self._canvas(session, recipe, PREVIEW if all(previews(one.edit) for one in edits) else FULL)
+        canvas = self._canvas(session, self._sitter(session, recipe), PREVIEW, edits)
         drawn = canvas.draw(edits)
         count = len(canvas.domain.generator.layers)
+        shown = []
         for one, masks in zip(edits, drawn.masks, strict=True):
             shares = canvas.shares(one, masks)
             shown.append([
@@ -88,24 +97,26 @@ class Easel:
             ])  # fmt: skip
         return shown
 
-    def _canvas(self, session: Session, recipe: Recipe, size: str) -> Canvas:
-        domain = self.domain(recipe.domain)
-        small = size == PREVIEW and lowered(domain.generator) is not domain.generator
-        canvases = session.canvases_of((recipe.domain, recipe.face))
-        key = PREVIEW if small else FULL
-        if key not in canvases:
-            canvases[key] = Canvas(domain, self._codes(session, recipe, domain), preview=small)
-        return canvases[key]
+    def _sitter(self, session: Session, recipe: Recipe) -> Sitter:
+        face = recipe.face
+        own = isinstance(face, Pictured) and face.photo in photo_folders(session.folder)
+        folder = session.folder if own else self._photos
+        return session.sit((recipe.domain, face, own), lambda: sitter_of(face, self.domain(recipe.domain), folder))
 
-    def _codes(self, session: Session, recipe: Recipe, domain: Domain) -> np.ndarray:
-        return face_of(recipe.face, domain)
+    def _canvas(self, session: Session, sitter: Sitter, size: str, edits: list[Adjusted]) -> Canvas:
+        generator = sitter.domain.generator
+        small = size == PREVIEW and lowered(generator) is not generator and all(previews(one.edit) for one in edits)
+        key = PREVIEW if small else FULL
+        if key not in session.canvases:
+            session.canvases[key] = sitter.canvas(preview=small)
+        return session.canvases[key]
 
     def _adjusted(self, recipe: Recipe) -> list[Adjusted]:
         domain = self.domain(recipe.domain)
         check_domain(recipe, domain)
         return [adjusted(step, self._edit(step, domain)) for step in recipe.steps]
 
-    def _edit(self, step: object, domain: Domain) -> Edit:
+    def _edit(self, step: Step, domain: Domain) -> Edit:
         key = (step.edit, step.weights_sha256, domain.fingerprint)
         if key not in self._edits:
             self._edits[key] = edit_of(step, domain, self._runs, self._weights_dir)
@@ -113,6 +124,15 @@ class Easel:
                 self._edits.popitem(last=False)
         self._edits.move_to_end(key)
         return self._edits[key]
+
+
+def _domain_of(photo: Path) -> str | None:
+    """The domain that a photo was made for; None for a folder that is no photo, or not inverted yet."""
+    try:
+        said = read_json(photo / DESCRIPTION, "make it again")
+        return said["domain"] if said["codes_sha256"] else None
+    except (ValueError, KeyError, OSError):
+        return None
 
 
 def _source(image: Image.Image) -> str:

@@ -19,15 +19,17 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from coral_jax.methods import METHODS
-from coral_jax.recipe import Recipe, Seed, of_json, to_json
+from coral_jax.recipe import Recipe, of_json, to_json
 from coral_jax.runtime.errors import line_of
 from coral_jax.runtime.files import check_fields
 from coral_jax.runtime.numerics import check_seed
+from coral_jax.sitter import Seed
 from coral_jax.studio import comparing
-from coral_jax.studio.easel import FULL, PREVIEW, Easel
-from coral_jax.studio.guard import SESSION, Guard, hosts_for, read_object
+from coral_jax.studio.easel import FULL, PREVIEW, SAVED, Easel
+from coral_jax.studio.guard import MOST_UPLOAD, SESSION, Guard, hosts_for, read_body, read_object
 from coral_jax.studio.learning import Learning, methods_of
 from coral_jax.studio.sessions import Session, Sessions
+from coral_jax.studio.uploads import begin, keep, state_of
 
 PAGE = Path(__file__).parent / "page"
 _SWEEP = 10.0  # seconds between looks for pages that are gone
@@ -37,10 +39,10 @@ _REQUEST = "the request"
 class Studio:
     """All parts of a studio, and the answers to a page's requests."""
 
-    def __init__(self, runs: Path, weights_dir: str | None, scratch: Path):
-        """scratch: a folder for what open pages upload."""
-        self.runs = runs
-        self.easel = Easel(runs, weights_dir)
+    def __init__(self, runs: Path, photos: Path, weights_dir: str | None, scratch: Path):
+        """photos: the folder of photos that are kept; scratch: a folder for what open pages upload."""
+        self.runs, self._photos, self._weights_dir = runs, photos, weights_dir
+        self.easel = Easel(runs, photos, weights_dir)
         self.learning = Learning(runs, weights_dir)
         self.sessions = Sessions(scratch)
         self._drawing = ThreadPoolExecutor(1, "drawing")  # one after another: two would take twice as long each
@@ -95,14 +97,12 @@ class Studio:
         return _png(await self.draws(self.easel.face, _text(content, "domain"), face))
 
     async def draw(self, request: Request, session: Session) -> Response:
-        """The picture of a recipe: before or after, as a preview or full."""
+        """The picture of a recipe, as a preview, full, or as it is saved."""
         content = await read_object(request)
         size = content.get("size", PREVIEW)
-        if size not in (PREVIEW, FULL):
-            raise ValueError(f"size is {size!r}; give preview or full")
-        recipe = _recipe(content)
-        edited = content.get("edited", True) is True
-        return _png(await self.draws(partial(self.easel.picture, session, recipe, size, edited=edited)))
+        if size not in (PREVIEW, FULL, SAVED):
+            raise ValueError(f"size is {size!r}; give {PREVIEW}, {FULL} or {SAVED}")
+        return _png(await self.draws(self.easel.picture, session, _recipe(content), size))
 
     async def layers(self, request: Request, session: Session) -> Response:
         """The layers of each edit of a recipe."""
@@ -112,6 +112,35 @@ class Studio:
     async def recipe(self, request: Request, session: Session) -> Response:
         """A recipe as its file has it."""
         return JSONResponse(to_json(_recipe(await read_object(request))))
+
+    # ---- photographs -------------------------------------------------------------------------------------------------
+
+    async def photos(self, request: Request, session: Session) -> Response:
+        """The photos of a domain that this page may use."""
+        domain = _text(await read_object(request), "domain")
+        return JSONResponse({"photos": await run_in_threadpool(self.easel.photos, session, domain)})
+
+    async def upload(self, request: Request, session: Session) -> Response:
+        """A photograph: its content is the request's, what it is called and for which domain stands in the address."""
+        asked = request.query_params
+        content = await read_body(request, MOST_UPLOAD)
+        name = (await self.draws(self.easel.domain, asked.get("domain", ""))).name
+        if session.upload is not None and state_of(session.upload, session.folder)["state"] == "working":
+            raise ValueError("one photograph of this page is being inverted; wait for it")
+        given = (session.folder, asked.get("file", ""), content, name, asked.get("aligned") == "true", self._weights_dir)
+        session.upload = await run_in_threadpool(begin, *given)
+        return JSONResponse(state_of(session.upload, session.folder))
+
+    async def upload_state(self, request: Request, session: Session) -> Response:
+        """How far the page's photograph is."""
+        if session.upload is None:
+            raise ValueError("no photograph was uploaded")
+        return JSONResponse(await run_in_threadpool(state_of, session.upload, session.folder))
+
+    async def keep(self, request: Request, session: Session) -> Response:
+        """Put a photo of the page into the folder of photos."""
+        name = _text(await read_object(request), "name")
+        return JSONResponse({"name": await run_in_threadpool(keep, session.folder, name, self._photos)})
 
     # ---- learn -------------------------------------------------------------------------------------------------------
 
@@ -172,10 +201,10 @@ class Studio:
         return _png(await run_in_threadpool(comparing.sheet, self.runs, name, methods, prompt))
 
 
-def make_app(runs: Path, weights_dir: str | None, host: str) -> Starlette:
-    """The studio as an ASGI application, for `host`; its photographs lie in a temporary folder that goes with it."""
+def make_app(runs: Path, photos: Path, weights_dir: str | None, host: str) -> Starlette:
+    """The studio as an ASGI application, for `host`; what pages upload lies in a temporary folder that goes with it."""
     scratch = tempfile.TemporaryDirectory(prefix="coral_jax_studio_")
-    studio = Studio(runs, weights_dir, Path(scratch.name))
+    studio = Studio(runs, photos, weights_dir, Path(scratch.name))
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -189,6 +218,8 @@ def make_app(runs: Path, weights_dir: str | None, host: str) -> Starlette:
 
     pages = {"shelf": studio.shelf, "domain": studio.domain, "face": studio.face, "draw": studio.draw,
              "layers": studio.layers, "recipe": studio.recipe, "alive": studio.alive, "learn/plan": studio.plan,
+             "photos": studio.photos, "photo/upload": studio.upload, "photo/state": studio.upload_state,
+             "photo/keep": studio.keep,
              "learn/start": studio.start, "learn/control": studio.control, "learn/trainings": studio.trainings,
              "learn/live": studio.live, "compare/evaluations": studio.evaluations, "compare/table": studio.table,
              "compare/sheet": studio.sheet}  # fmt: skip

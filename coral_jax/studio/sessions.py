@@ -4,10 +4,13 @@ import secrets
 import shutil
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from coral_jax.canvas import Canvas
+from coral_jax.sitter import Sitter
+from coral_jax.studio.uploads import Upload, end
 
 IDLE = 180.0  # seconds without a word, after which a page is gone; pages in the background may be silent for a minute
 MOST = 32  # open pages; of more, the one that was silent longest is closed
@@ -15,19 +18,22 @@ MOST = 32  # open pages; of more, the one that was silent longest is closed
 
 @dataclass
 class Session:
-    """One open page.  `canvases` are those of its present face, by size; `folder` is for its photographs."""
+    """One open page.  `sitter` and `canvases`, by size, are of its present face; `folder` is for its photographs."""
 
     token: str
     folder: Path
     seen: float
-    face: tuple | None = None
+    face: object = None
+    sitter: Sitter | None = None
     canvases: dict[str, Canvas] = field(default_factory=dict)
+    upload: Upload | None = None
 
-    def canvases_of(self, face: tuple) -> dict[str, Canvas]:
-        """The canvases of a face; those of the face before are let go."""
-        if face != self.face:
-            self.face, self.canvases = face, {}
-        return self.canvases
+    def sit(self, face: object, make: Callable[[], Sitter]) -> Sitter:
+        """Who the page's face is; what was kept of the face before is let go."""
+        if face != self.face or self.sitter is None:
+            self.face, self.sitter, self.canvases = None, None, {}
+            self.face, self.sitter = face, make()
+        return self.sitter
 
 
 class Sessions:
@@ -65,6 +71,9 @@ class Sessions:
         with self._lock:
             session = self._open.pop(token, None)
         if session is not None:
+            if session.upload is not None:
+                end(session.upload)
+            session.sitter = None
             session.canvases.clear()
             shutil.rmtree(session.folder, ignore_errors=True)
 

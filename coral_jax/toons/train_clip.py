@@ -12,15 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 from absl import app, flags, logging
 from flax import nnx
 from jax import Array
 
 from coral_jax import weights
-from coral_jax.losses import cosine
 from coral_jax.models.clip import CLIP, CLIPConfig
 from coral_jax.runtime.numerics import key_of
 from coral_jax.tokenizer import Tokenizer
@@ -29,7 +26,7 @@ from coral_jax.toons.faces import ATTRIBUTES, EYE_COLOURS, HAIR_COLOURS, Face, h
 from coral_jax.toons.fitting import fit, fresh
 from coral_jax.toons.pool import Pool, augment, from_bytes, load_training_pool
 from coral_jax.toons.renderer import PARTS
-from coral_jax.worlds.contrastive import adversarial, ceiling_loss, contrastive_loss
+from coral_jax.worlds.contrastive import Probed, adversarial, pairs_loss
 
 _BATCH = 64
 _CAPTIONS = 40  # per batch, beside one for each attribute
@@ -120,32 +117,15 @@ def _batches(pool: Pool, tokenizer: Tokenizer, seed: int) -> Iterator[tuple]:
         yield augment(images, random), ids, match.astype(np.float32), sure, true[rows], known, np.uint32(step)
 
 
-class Trainee(nnx.Module):
-    """The CLIP, with a linear probe of all attributes on its image features that is dropped afterwards.
-
-    Without the probe hair, which fills the image, is learnt at once, and eyes, mouths and beards not within 900 steps.
-    """
-
-    def __init__(self, clip: CLIP, rngs: nnx.Rngs) -> None:
-        self.clip = clip
-        self.probe = nnx.Linear(clip.config.embed_dim, len(ATTRIBUTES), rngs=rngs)
-
-
 def training_loss(
-    trainee: Trainee, images: Array, ids: Array, match: Array, sure: Array, true: Array, known: Array, step: Array
+    probed: Probed, images: Array, ids: Array, match: Array, sure: Array, true: Array, known: Array, step: Array
 ) -> Array:
     """The losses of images and captions and the probe's binary cross-entropy, on adversarial images."""
-    text = trainee.clip.encode_text(ids)
+    text = probed.clip.encode_text(ids)
 
-    def loss(images: Array, text: Array) -> Array:
-        image = trainee.clip.encode_image(images)
-        cosines = cosine(image[:, None], text[None])
-        probe = optax.sigmoid_binary_cross_entropy(trainee.probe(image), true)
-        ranking = contrastive_loss(cosines, trainee.clip.logit_scale[...], match, sure)
-        return ranking + 200 * ceiling_loss(cosines) + 8 * jnp.mean(probe * known)
-
-    moved = adversarial(lambda images: loss(images, jax.lax.stop_gradient(text)), images, key_of(step), _RADIUS)
-    return loss(jax.lax.stop_gradient(moved), text)
+    said, fixed = (match, sure, true, known), jax.lax.stop_gradient(text)
+    moved = adversarial(lambda images: pairs_loss(probed, images, fixed, *said), images, key_of(step), _RADIUS)
+    return pairs_loss(probed, jax.lax.stop_gradient(moved), text, *said)
 
 
 def attribute_separation(clip: CLIP, tokenizer: Tokenizer, pool: Pool) -> dict[str, float]:
@@ -172,7 +152,7 @@ def main(_: list[str]) -> None:
     clip = fresh(CLIP, config(tokenizer.vocab_size))
     if (folder / "clip.safetensors").exists():  # go on with it, for example once the generator is there
         clip = weights.load(folder / "clip.safetensors")
-    trainee = Trainee(clip, nnx.Rngs(1))
+    trainee = Probed(clip, len(ATTRIBUTES), nnx.Rngs(1))
     clip = fit(trainee, training_loss, _batches(pool, tokenizer, 5), _STEPS.value, 1.5e-3, "clip").clip
     weights.save(folder / "clip.safetensors", clip, np.float16)
     logging.info("separation %s", {k: round(v, 3) for k, v in attribute_separation(clip, tokenizer, pool).items()})

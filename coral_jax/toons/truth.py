@@ -24,21 +24,28 @@ from coral_jax.toons.faces import ATTRIBUTES, GROUPS, Z_DIM, Face, can_have, fac
 from coral_jax.toons.renderer import render
 
 HELD_OUT_SEED = 20230309  # never a training seed
+FACES_AFTER_TRAINING = 200  # that a training's summary measures
 SELECTION_SEED = 20230310  # of faces to choose settings on, so that reported figures are of faces that chose nothing
 _DILATION = 3
 _VISIBLE = 0.02  # of a range of 2: two and a half grey levels
 
 
 class HeldOut(NamedTuple):
-    """Faces without the attributes asked for: latents [N, Z_DIM], true regions [N, h, w, 1], the attributes' names.
+    """Faces without the attributes asked for: latents [N, Z_DIM] and the generator's codes of them [N, n_latent, w_dim],
+    true regions [N, h, w, 1], the attributes' names.
 
     `change` [N, h, w, 3] is what the ideal edit adds to each face's drawing.
     """
 
     z: Array
+    w_plus: Array
     region: Array
     attributes: list[str]
     change: Array
+
+    def at(self, rows: np.ndarray) -> "HeldOut":
+        """Some of the faces."""
+        return HeldOut(self.z[rows], self.w_plus[rows], self.region[rows], self.attributes, self.change[rows])
 
 
 class Judged(NamedTuple):
@@ -59,7 +66,7 @@ class Judged(NamedTuple):
 
 
 @pinned()
-def held_out(prompt: str, count: int = 200, seed: int = HELD_OUT_SEED) -> HeldOut | None:
+def held_out(domain: Domain, prompt: str, count: int = 200, seed: int = HELD_OUT_SEED) -> HeldOut | None:
     """`count` faces that have none of the attributes that the prompt names; None if the prompt is not of the grammar."""
     names = parse(prompt)
     if names is None:
@@ -71,7 +78,7 @@ def held_out(prompt: str, count: int = 200, seed: int = HELD_OUT_SEED) -> HeldOu
         raise ValueError(f"only {len(rows)} of the {count} faces wanted lack all of {names}; ask for fewer attributes")
     ideal, z, before = jax.tree.map(lambda values: values[rows], drawn)
     region, change = _true_change(before, ideal)
-    return HeldOut(z, region, names, change)
+    return HeldOut(z, np.asarray(w_plus_of_z(domain.generator, z)), region, names, change)
 
 
 # Compiled as wholes: one by one, these small operations take longer to compile than all of them together.
@@ -110,8 +117,19 @@ def _answers(classifier: Classifier, images: Array) -> dict[str, np.ndarray]:
     return {question: np.argmax(v, -1) for question, v in jax.device_get(_logits(classifier, images)).items()}
 
 
-def judge(classifier: Classifier, asked: HeldOut, original: Array, edited: Array) -> Judged:
-    """What is known of each of the held-out faces, from its images [N, h, w, 3] before and after the edit."""
+def judges(domain: Domain) -> Classifier:
+    """The network that `judge` asks."""
+    return domain.classifier()
+
+
+def judge(classifier: Classifier, asked: HeldOut, original: Array, edited: Array) -> dict[str, np.ndarray]:
+    """Numbers [N] of each of the held-out faces, of which metrics are ratios, from its images [N, h, w, 3] before and after."""
+    judged = _judged(classifier, asked, original, edited)
+    names = ("change", "outside", "drifted", "others", "missed", "ideal")
+    return {"succeeded": judged.succeeded} | {name: getattr(judged, name) for name in names}
+
+
+def _judged(classifier: Classifier, asked: HeldOut, original: Array, edited: Array) -> Judged:
     before, after = _answers(classifier, original), _answers(classifier, edited)
     hits = {}
     for name in asked.attributes:
@@ -146,7 +164,7 @@ def score(
     drift: share of the other attributes whose answer the edit changed; distance: the absolute difference from the ideal
     change, relative to that change (0 is the ideal edit, 1 is as far from it as no edit).
     """
-    judged = judge(classifier, asked, original, edited)
+    judged = _judged(classifier, asked, original, edited)
     return {
         "success": float(judged.succeeded.mean()),
         "leak": float(judged.outside.sum() / max(judged.change.sum(), 1e-6)),
@@ -162,8 +180,8 @@ def measure(
     domain: Domain, prompt: str, edit: Callable[[Array], tuple], count: int = 200, seed: int = HELD_OUT_SEED
 ) -> dict | None:
     """Metrics of `edit` (w_plus -> original, edited, ...) on held-out faces; None for a prompt whose truth is not known."""
-    asked = held_out(prompt, count, seed)
+    asked = held_out(domain, prompt, count, seed)
     if asked is None:
         return None
-    original, edited, *_ = edit(w_plus_of_z(domain.generator, asked.z))
-    return score(domain.classifier(), domain.identity, asked, original, edited)
+    original, edited, *_ = edit(asked.w_plus)
+    return score(judges(domain), domain.identity, asked, original, edited)

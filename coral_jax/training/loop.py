@@ -76,7 +76,7 @@ def train_all(config: ml_collections.ConfigDict, runs: list[Run], watch: Watch |
     method = get_method(config.method)
     texts = [domain.frozen(run.prompt, segmenter).text for run in runs]
     frozen = domain.frozen(runs[0].prompt, segmenter)
-    if (resolution := _loss_resolution(config, domain)) is not None:
+    if (resolution := _loss_resolution(config, domain, method)) is not None:
         frozen = frozen._replace(generator=proxy(frozen.generator, method, resolution))
     frozen = cast_all(frozen, config.dtype)
     init_key, draw_key = jax.random.split(key_of(config.seed))
@@ -115,8 +115,11 @@ def _of_prompts(each: list[Frozen]) -> Frozen:
     return each[0]._replace(text=text, channels=channels)
 
 
-def _loss_resolution(config: ml_collections.ConfigDict, domain: Domain) -> int | None:
-    return domain.loss_resolution if config.loss_resolution is None else config.loss_resolution
+def _loss_resolution(config: ml_collections.ConfigDict, domain: Domain, method: Method) -> int | None:
+    """The config's, else the domain's, or what the method needs where that is more; None for the whole image."""
+    if config.loss_resolution is not None or domain.loss_resolution is None:
+        return config.loss_resolution
+    return max(domain.loss_resolution, _least_resolution(domain.generator, method))
 
 
 def proxy(generator: Generator, method: Method, resolution: int) -> Generator:
@@ -124,17 +127,22 @@ def proxy(generator: Generator, method: Method, resolution: int) -> Generator:
 
     ValueError where that image lacks a layer that the method edits: it would not be learned.
     """
-    edited = method.layers(generator)
-    last = generator.layers[edited[-1] - 1].resolution
-    sizes = [size for size in generator.sizes if size >= last]
-    # FEAT* counts its layer in the whole generator, and would edit another one of a lower generator.
-    least = next(size for size in sizes if method.layers(generator.lower(size)) == edited)
-    if resolution >= least or (resolution >= last and resolution not in sizes):  # `lower` says what it lacks
-        return generator.lower(resolution)
+    least = _least_resolution(generator, method)
+    last = generator.layers[method.layers(generator)[-1] - 1].resolution
+    if resolution >= least or (resolution >= last and resolution not in generator.sizes):  # `lower` says what it lacks
+        lower = generator.lower(resolution)
+        lower.uncut = len(generator.layers)
+        return lower
     raise ValueError(
         f"loss_resolution is {resolution}, and what {method.name} edits here needs {least} px; give at least {least}, or "
         "leave it out"
     )
+
+
+def _least_resolution(generator: Generator, method: Method) -> int:
+    """Of the smallest image that has all layers which the method edits."""
+    last = generator.layers[method.layers(generator)[-1] - 1].resolution
+    return next(size for size in generator.sizes if size >= last)
 
 
 def _claim(runs: list[Run], config: ml_collections.ConfigDict, domain: Domain) -> np.ndarray:
@@ -284,6 +292,7 @@ def record_of(config: ml_collections.ConfigDict, domain: Domain) -> dict:
     """All that decides the results of config's run, as it was decided; where weights lie and what is trained along do not."""
     chosen = resolve(config, domain.settings)
     record = {name: value for name, value in config.to_dict().items() if name not in ("weights_dir", "prompts")}
-    record |= dataclasses.asdict(chosen.settings) | {"tau": chosen.tau, "loss_resolution": _loss_resolution(config, domain)}
+    record |= dataclasses.asdict(chosen.settings) | {"tau": chosen.tau}
+    record["loss_resolution"] = _loss_resolution(config, domain, get_method(config.method))
     segmenter = config.segmenter or domain.default_segmenter
     return record | {"segmenter": segmenter, "domain_fingerprint": domain.fingerprint} | facts()

@@ -35,6 +35,8 @@ export async function picture(path, content) {
   return response.status === 204 ? null : response.blob();
 }
 
+export const upload = (file, asked) => send(`photo/upload?${new URLSearchParams(asked)}`, file, "application/octet-stream");
+
 export async function open() {
   const opened = await ask("open");
   session = opened.session;

@@ -1,6 +1,7 @@
 // The Edit tab: a face, edits on it, undo; the state is a recipe, and the studio draws it.
 
 import { ask, download, element, newest, picture, say, show } from "./api.js";
+import { makePhotos } from "./photos.js";
 import { makeStage } from "./stage.js";
 
 const SHOWN = 12; // faces of the gallery
@@ -8,7 +9,7 @@ const MOST_EDITS = 8;
 const byId = (id) => document.getElementById(id);
 
 export function makeEdit(shared) {
-  let state = null; // {face: {seed, truncation}, edits: [{edit, weights_sha256, alpha, tau, layers_off, brush}], chosen}
+  let state = null; // {face: {seed, truncation} or {photo}, edits: [{edit, weights_sha256, alpha, tau, layers_off, brush}], chosen}
   let past = [], future = [], first = 0;
   const tau = (name) => shared.edits.find((one) => one.name === name)?.tau ?? 0;
   const stage = makeStage({
@@ -62,7 +63,7 @@ export function makeEdit(shared) {
       byId("stage").dataset.drawn = String(Number(byId("stage").dataset.drawn ?? 0) + 1);
     } finally { clearTimeout(timer); byId("busy").hidden = true; }
   });
-  const drawBefore = newest(async () => show(stage.before, await picture("draw", { recipe: recipe([]), edited: false })));
+  const drawBefore = newest(async () => show(stage.before, await picture("draw", { recipe: recipe([]) })));
   const drawLayers = newest(async () => {
     if (!state.edits.length) return;
     const edits = copy(state.edits);
@@ -148,6 +149,10 @@ export function makeEdit(shared) {
 
   // ---- faces ----
 
+  const photos = makePhotos(shared, {
+    present: () => state?.face.photo, pick: (photo) => { state.face = { photo }; faceChanged(true); },
+  });
+
   let asked = 0;
   async function showGallery() {
     const mine = ++asked, truncation = Number(byId("truncation").value);
@@ -176,9 +181,12 @@ export function makeEdit(shared) {
     faceChanged(true);
   }
   async function faceChanged(by_user) {
-    byId("seed").value = state.face.seed;
-    setTruncation(state.face.truncation);
+    if (state.face.photo === undefined) {
+      byId("seed").value = state.face.seed;
+      setTruncation(state.face.truncation);
+    }
     markFace();
+    photos.mark();
     drawBefore();
     if (by_user) changed();
   }
@@ -195,12 +203,12 @@ export function makeEdit(shared) {
     const seed = Number(byId("seed").value);
     if (!Number.isInteger(seed) || seed < 0 || seed >= 2 ** 32) { say("a seed is a whole number from 0 to 4294967295"); return; }
     if (seed < first || seed >= first + SHOWN) turn(seed);
-    pickFace(seed, state.face.truncation);
+    pickFace(seed, Number(byId("truncation").value));
   });
   byId("truncation").addEventListener("input", () => setTruncation(byId("truncation").value));
   byId("truncation").addEventListener("change", () => {
     gallery();
-    pickFace(state.face.seed, Number(byId("truncation").value));
+    pickFace(Number(byId("seed").value), Number(byId("truncation").value));
   });
   byId("add").addEventListener("click", () => add(byId("shelf").value));
   byId("undo").addEventListener("click", undo);
@@ -214,7 +222,7 @@ export function makeEdit(shared) {
     byId(id).addEventListener("click", () => { if (state.edits.length) { stage.fill[how](); takeBrush(); changed(); } });
   }
   byId("save-picture").addEventListener("click", async () => {
-    try { download(await picture("draw", { recipe: recipe(), size: "full" }), "picture.png"); } catch (error) { say(error.message); }
+    try { download(await picture("draw", { recipe: recipe(), size: "saved" }), "picture.png"); } catch (error) { say(error.message); }
   });
   byId("save-recipe").addEventListener("click", async () => {
     try {
@@ -225,7 +233,7 @@ export function makeEdit(shared) {
 
   return {
     shelfChanged,
-    seeds: () => Array.from({ length: 8 }, (_, index) => (index ? first + index - 1 : state.face.seed)),
+    seeds: () => Array.from({ length: 8 }, (_, index) => (index ? first + index - 1 : state.face.seed ?? first)),
     // Begin anew with the domain that was chosen.
     async domainChanged() {
       first = 0;
@@ -238,6 +246,7 @@ export function makeEdit(shared) {
       await faceChanged(false);
       if (own) add(own.name); else changed();
       gallery();
+      await photos.domainChanged();
     },
     // Show one edit, of any domain, on the present face.
     async open(name, chooseDomain) {

@@ -1,0 +1,1 @@
+"""A person's own photograph: the face found and aligned, inverted, and its edit pasted back."""

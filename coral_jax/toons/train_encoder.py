@@ -1,0 +1,58 @@
+"""Trains the encoder of toons, where the inversion of a drawing starts.
+
+    python -m coral_jax.toons.train_encoder --folder=toons_training
+
+Faces are drawn by the domain's generator.
+"""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+from absl import app, flags, logging
+
+from coral_jax import weights
+from coral_jax.domains import load_domain
+from coral_jax.latents import w_plus_of_z
+from coral_jax.models.encoder import FlatEncoderConfig
+from coral_jax.models.generator import Generator
+from coral_jax.models.prior import prior_of
+from coral_jax.toons.pool import to_bytes
+from coral_jax.worlds.encoding import explained, train_encoder
+
+WIDTHS, HIDDEN = (32, 64, 96, 128), 384
+_SEED, _CHUNK, _HELD_OUT = 1905, 256, 512
+_BATCH, _RATE = 64, 2e-3
+
+
+def drawn(generator: Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """(bytes [count, 64, 64, 3], w [count, w_dim]) of random faces."""
+    random = np.random.default_rng(_SEED)
+    synthesis = jax.jit(lambda generator, w_plus: generator.synthesis(w_plus))
+    images, codes = [], []
+    for _ in range(0, count, _CHUNK):
+        w_plus = w_plus_of_z(generator, random.standard_normal((_CHUNK, generator.z_dim)).astype(np.float32))
+        images.append(to_bytes(synthesis(generator, w_plus)))
+        codes.append(np.asarray(w_plus[:, 0]))
+    return np.concatenate(images)[:count], np.concatenate(codes)[:count]
+
+
+def main(_: list[str]) -> None:
+    """Draw, train, and write encoder.safetensors into the folder."""
+    logging.set_verbosity(logging.INFO)
+    generator = load_domain("toons").generator
+    images, w = drawn(generator, _COUNT.value)
+    prior = prior_of(generator)
+    config = FlatEncoderConfig(generator.size, WIDTHS, HIDDEN, generator.n_latent, generator.w_dim)
+    learnt = images[_HELD_OUT:], w[_HELD_OUT:]
+    encoder = train_encoder(config, prior, *learnt, _BATCH, _STEPS.value, _RATE)
+    weights.save(Path(_FOLDER.value) / "encoder.safetensors", encoder, np.float16)
+    share = explained(prior, encoder, images[:_HELD_OUT], w[:_HELD_OUT])
+    logging.info("%.3f of the variance of w explained on %d held-out faces", share, _HELD_OUT)
+
+
+if __name__ == "__main__":  # other programs have flags of the same names
+    _FOLDER = flags.DEFINE_string("folder", "toons_training", "where the result is kept")
+    _COUNT = flags.DEFINE_integer("count", 8192, "number of faces")
+    _STEPS = flags.DEFINE_integer("steps", 1500, "optimiser steps")
+    app.run(main)
