@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from coral_jax.faces.judges import BLENDSHAPES
 
 from coral_jax.domains import load_domain
 from coral_jax.faces import truth
 from coral_jax.faces.attributes import ATTRIBUTES, JUDGED_GROUPS, answers, drift
 from coral_jax.faces.captions import VOCABULARY
 from coral_jax.faces.critics import PARTS
+from coral_jax.faces.judges import BLENDSHAPES
 
 HAIR, SKIN, LIP = PARTS.index("hair"), PARTS.index("skin"), PARTS.index("lip")
 

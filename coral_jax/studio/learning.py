@@ -11,7 +11,7 @@ import sys
 import threading
 from pathlib import Path
 
-from coral_jax.config import make, prompts_of, resolve
+from coral_jax.config import folder_name, make, resolve
 from coral_jax.domains import Domain
 from coral_jax.methods import METHODS, get_method
 from coral_jax.runtime.files import read_json, read_text, write_json
@@ -56,8 +56,8 @@ class Learning:
 
     def expected(self, domain: str, method: str, steps: int) -> tuple[float | None, str]:
         """Seconds that a training takes, and what they are known from; None where nothing is known."""
-        own = [summary for path in self._runs.glob("*/summary.json")
-               if (summary := _summary(path)) and (summary["domain"], summary["method"]) == (domain, method)]  # fmt: skip
+        own = [summary for folder in self._holding("summary.json")
+               if (summary := _summary(folder)) and (summary["domain"], summary["method"]) == (domain, method)]  # fmt: skip
         if own:
             pace = statistics.median(summary["seconds_per_step"] for summary in own)
             rest = [summary["seconds_total"] - summary["seconds_per_step"] * summary["steps"] for summary in own]
@@ -108,9 +108,9 @@ class Learning:
     def trainings(self) -> list[dict]:
         """All trainings of the studio in the runs folder: name, prompt, state, steps, curves."""
         found = []
-        for path in sorted(self._runs.glob(f"*/{PLAN}"), key=lambda path: -path.stat().st_mtime):
+        for folder in sorted(self._holding(PLAN), key=lambda folder: -(folder / PLAN).stat().st_mtime):
             try:
-                found.append(self._state(path.parent.name))
+                found.append(self._state(folder.name))
             except (ValueError, KeyError, OSError):  # a folder that was deleted or changed meanwhile
                 continue
         return found
@@ -175,16 +175,22 @@ class Learning:
             raise ValueError(f"{self._name!r} has just ended") from error
 
     def _free_name(self, prompt: str) -> str:
-        (name,) = prompts_of(prompt.replace(";", ",").replace("/", " "))
+        name = folder_name(prompt)
         taken = {entry.name.casefold() for entry in self._runs.iterdir()} if self._runs.is_dir() else set()
         numbered = [name, *(f"{name}_{number}" for number in range(2, len(taken) + 3))]
         return next(one for one in numbered if one.casefold() not in taken)
 
     def _folder(self, name: str) -> Path:
         """The folder of a training; ValueError for a name that is none: no path leads anywhere."""
-        if name not in {path.parent.name for path in self._runs.glob(f"*/{PLAN}")}:
+        folders = {folder.name: folder for folder in self._holding(PLAN)}
+        if name not in folders:
             raise ValueError(f"there is no training {name!r} in {self._runs}")
-        return self._runs / name
+        return folders[name]
+
+    def _holding(self, file: str) -> list[Path]:
+        """The runs' folders that hold a file of this name; links that lead out of the runs folder are not followed."""
+        root = self._runs.resolve()
+        return [path.parent for path in self._runs.glob(f"*/{file}") if path.resolve().is_relative_to(root)]
 
     def _plan_of(self, name: str) -> dict:
         return read_json(self._folder(name) / PLAN, "start the training anew")
@@ -196,9 +202,9 @@ def methods_of(domain: Domain) -> list[str]:
     return [name for name in METHODS if has_segments or not get_method(name).needs_segments]
 
 
-def _summary(path: Path) -> dict | None:
+def _summary(folder: Path) -> dict | None:
     try:
-        summary = finished(path.parent)
+        summary = finished(folder)
         return summary if summary and {"domain", "method", "seconds_per_step", "steps"} <= summary.keys() else None
     except (ValueError, json.JSONDecodeError, OSError):
         return None

@@ -36,7 +36,8 @@ async function start() {
   for (const tab of tabs) document.getElementById(`tab-${tab}`).addEventListener("click", () => pick(tab));
   for (const name of opened.domains) domains.append(new Option(name));
   domains.addEventListener("change", () => choose(domains.value).catch((error) => say(error.message)));
-  await choose(opened.domains[0]);
+  const wanted = decodeURIComponent(location.hash.slice(1)); // a link such as http://127.0.0.1:7860/#faces
+  await choose(opened.domains.includes(wanted) ? wanted : opened.domains[0]);
 }
 
 start().catch((error) => say(error.message));

@@ -60,7 +60,7 @@ export function makeEdit(shared) {
     try {
       const blob = await picture("draw", { recipe: recipe(), size });
       show(stage.after, blob);
-      byId("stage").dataset.drawn = String(Number(byId("stage").dataset.drawn ?? 0) + 1);
+      byId("stage").dataset.drawn = String(Number(byId("stage").dataset.drawn ?? 0) + 1); // for tests
     } finally { clearTimeout(timer); byId("busy").hidden = true; }
   });
   const drawBefore = newest(async () => show(stage.before, await picture("draw", { recipe: recipe([]) })));
