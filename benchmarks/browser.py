@@ -43,13 +43,15 @@ def browser() -> Iterator[object]:
 class Served:
     """A studio in a process of its own; use as a context manager."""
 
-    def __init__(self, runs: Path, *flags: str):
+    def __init__(self, runs: Path, *flags: str, cache: str | None = None):
+        """cache: a folder of compiled programs of its own."""
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         command = [sys.executable, "-m", "coral_jax.studio", f"--port={self.port}", f"--runs={runs}", *flags]
-        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        environment = os.environ | ({"JAX_COMPILATION_CACHE_DIR": cache} if cache else {})
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
 
     def __enter__(self) -> "Served":
         """Waits until it answers."""

@@ -174,9 +174,7 @@ def save_edit(folder: str | os.PathLike, edit: Edit) -> None:
     write_json(folder / "edit.json", description)
 
 
-def load_edit(
-    path: str | os.PathLike, weights_dir: str | os.PathLike | None = None, domain: Domain | None = None
-) -> Edit:
+def load_edit(path: str | os.PathLike, weights_dir: str | os.PathLike | None = None, domain: Domain | None = None) -> Edit:
     """Read an edit and its domain, from a run's folder, from its edit/ folder or from a published edit's zip file.
 
     domain: the edit's, where it was loaded before; it is not read again.  ValueError for a path without an edit, for files

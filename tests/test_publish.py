@@ -10,7 +10,7 @@ import pytest
 from coral_jax import bundle, shelf
 from coral_jax.artifact import load_edit
 from coral_jax.domains import EMBEDDED
-from coral_jax.publish import publish
+from coral_jax.publishing import publish
 
 pytestmark = pytest.mark.usefixtures("quick")
 

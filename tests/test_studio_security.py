@@ -6,6 +6,7 @@ import re
 import signal
 import struct
 import subprocess
+import time
 import zlib
 
 import pytest
@@ -195,6 +196,7 @@ def test_a_killed_studio_leaves_runs_whole(runs, weights_dir, tmp_path):
             trainings = json.loads(served.ask("api/learn/trainings", {}, session)[1])["trainings"]
             state = trainings[0]["state"]
             assert state in ("starting", "learning"), trainings
+            time.sleep(0.2)
         status, body = served.ask("api/learn/start", asked, session)
         assert status == 400 and "is learning; stop it first" in body.decode()
         served.process.send_signal(signal.SIGKILL)
@@ -204,6 +206,6 @@ def test_a_killed_studio_leaves_runs_whole(runs, weights_dir, tmp_path):
     for _ in range(600):
         if "stopped" in log.read_text():
             break
-        subprocess.run(["sleep", "0.1"], check=True)
+        time.sleep(0.1)
     assert "stopped; type the same command to go on" in log.read_text()
     assert any(entry.name.isdigit() for entry in (folder / "checkpoints").iterdir()) and not list(folder.rglob("*.partial"))

@@ -61,9 +61,16 @@ export function makeEdit(shared) {
       const blob = await picture("draw", { recipe: recipe(), size });
       show(stage.after, blob);
       byId("stage").dataset.drawn = String(Number(byId("stage").dataset.drawn ?? 0) + 1); // for tests
+      if (size === "full") drawBefore(size);
     } finally { clearTimeout(timer); byId("busy").hidden = true; }
   });
-  const drawBefore = newest(async () => show(stage.before, await picture("draw", { recipe: recipe([]) })));
+  let before = ""; // what is shown of the unedited face
+  const drawBefore = newest(async (size) => {
+    const wanted = JSON.stringify([state.face, shared.domain.name, size]);
+    if (wanted === before) return;
+    show(stage.before, await picture("draw", { recipe: recipe([]), size }));
+    before = wanted;
+  });
   const drawLayers = newest(async () => {
     if (!state.edits.length) return;
     const edits = copy(state.edits);
@@ -187,7 +194,7 @@ export function makeEdit(shared) {
     }
     markFace();
     photos.mark();
-    drawBefore();
+    drawBefore("preview");
     if (by_user) changed();
   }
   function setTruncation(value) {
