@@ -43,7 +43,7 @@ def test_a_recipe_is_drawn_again_to_the_bit(content, trained, weights_dir, runs,
     face.draw([Adjusted(edit, 0.1)])  # what was drawn before does not matter
     expected = png(face.draw([Adjusted(edit, 0.75, 0.3, frozenset({2}), brush)]).image)
     (tmp_path / "mine.json").write_text(json.dumps(content))
-    picture = recipe.redraw(tmp_path / "mine.json", tmp_path / "out", runs, str(weights_dir))
+    picture = recipe.redraw(tmp_path / "mine.json", tmp_path / "out", runs, tmp_path / "photos", str(weights_dir))
     assert picture == tmp_path / "out" / "mine.png" and picture.read_bytes() == expected
     assert expected != png(face.original)
 

@@ -1,5 +1,6 @@
 """Open the studio: python -m coral_jax.studio, then the address that it prints, in a browser."""
 
+import socket
 import sys
 from pathlib import Path
 
@@ -23,10 +24,20 @@ def main() -> None:
     host, port = flags.FLAGS.host, flags.FLAGS.port
     if host not in LOCAL:
         print(f"note: listening on {host}: everyone who reaches it can look at and train edits here", file=sys.stderr)
+    listening = listen(host, port)
     place = f"[{host}]" if ":" in host else host
     print(f"the studio is at http://{place}:{port} (Ctrl+C ends it)", file=sys.stderr, flush=True)
     app = make_app(Path(flags.FLAGS.runs), Path(flags.FLAGS.photos), flags.FLAGS.weights_dir, host)
-    uvicorn.run(app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=5)
+    with listening:
+        uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5)).run(sockets=[listening])
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens; ValueError where another program does, and for an address that is not this computer's."""
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        raise ValueError(f"cannot listen at {host}:{port} ({error.strerror}); give another --port or --host") from error
 
 
 if __name__ == "__main__":

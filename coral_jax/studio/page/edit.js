@@ -141,7 +141,7 @@ export function makeEdit(shared) {
     const focused = [...strip.children].indexOf(document.activeElement);
     strip.replaceChildren(...layers.map((layer) => {
       const off = one.layers_off.includes(layer.layer);
-      const share = layer.area >= 0.0995 ? `${Math.round(layer.area * 100)}%` : `${(layer.area * 100).toFixed(1)}%`;
+      const share = layer.area === 0 ? "none" : layer.area >= 0.0995 ? `${Math.round(layer.area * 100)}%` : `${(layer.area * 100).toFixed(1)}%`;
       return element("button", {
         class: `layer${layer.matters ? " matters" : ""}`, "aria-pressed": String(!off), "data-layer": layer.layer,
         title: `Layer ${layer.layer}, ${layer.resolution} px: switch it ${off ? "on" : "off"}`,

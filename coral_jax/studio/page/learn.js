@@ -36,7 +36,7 @@ export function makeLearn(shared, { seeds, learned }) {
       if (defaultSteps) byId("steps").value = found.steps;
       if (!byId("prompt").value.trim()) return;
       warning.hidden = !found.unknown.length;
-      warning.textContent = `The CLIP of ${shared.domain.name} never saw ${found.unknown.join(", ")}. The edit would mean nothing.`;
+      warning.textContent = `An edit would mean nothing: the CLIP of ${shared.domain.name} never saw ${found.unknown.join(", ")}`;
       expected.textContent = found.seconds === null
         ? `${found.steps} steps; how long is not known yet (${found.from}).`
         : `${found.steps} steps, about ${clock(found.seconds)} (${found.from}).`;

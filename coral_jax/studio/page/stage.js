@@ -11,6 +11,7 @@ export function makeStage({ stroked }) {
   const tools = [...document.querySelectorAll("[data-tool][role=radio]")];
   let tool = "look", size = 1, rows = [0, 1], whole = 1; // of the brush's square; of the picture in it
   const map = document.createElement("canvas"); // the brush: grey levels
+  const levels = map.getContext("2d", { willReadFrequently: true });
   let last = null;
 
   function setSplit(percent) {
@@ -32,22 +33,21 @@ export function makeStage({ stroked }) {
   }
   function grey(value) { return `rgb(${value},${value},${value})`; }
   function stroke(from, to) {
-    const context = map.getContext("2d");
-    context.strokeStyle = grey(VALUES[tool]);
-    context.lineWidth = Math.max(1, Number(width.value) / 100 * size);
-    context.lineCap = "round";
-    context.beginPath();
-    context.moveTo(...from);
-    context.lineTo(to[0] + 0.01, to[1]);
-    context.stroke();
+    levels.strokeStyle = grey(VALUES[tool]);
+    levels.lineWidth = Math.max(1, Number(width.value) / 100 * size);
+    levels.lineCap = "round";
+    levels.beginPath();
+    levels.moveTo(...from);
+    levels.lineTo(to[0] + 0.01, to[1]);
+    levels.stroke();
     showStrokes();
   }
   // Strokes in colour over the picture: green where painted, red where erased.
   function showStrokes() {
-    const grey = map.getContext("2d").getImageData(0, 0, size, size);
+    const { data } = levels.getImageData(0, 0, size, size);
     const shown = new ImageData(size, size);
-    for (let i = 0; i < grey.data.length; i += 4) {
-      const value = grey.data[i] - LEARNED;
+    for (let i = 0; i < data.length; i += 4) {
+      const value = data[i] - LEARNED;
       shown.data.set(value > 0 ? [20, 160, 90, value * 2] : [220, 50, 40, -value * 2], i);
     }
     const top = Math.round(rows[0] / whole * size), height = Math.round((rows[1] - rows[0]) / whole * size);
@@ -56,9 +56,8 @@ export function makeStage({ stroked }) {
     strokes.getContext("2d").putImageData(shown, 0, -top);
   }
   function fill(value) {
-    const context = map.getContext("2d");
-    context.fillStyle = grey(value);
-    context.fillRect(0, 0, size, size);
+    levels.fillStyle = grey(value);
+    levels.fillRect(0, 0, size, size);
     showStrokes();
   }
 
@@ -98,8 +97,8 @@ export function makeStage({ stroked }) {
     },
     // The brush as PNG in base64; null where nothing was painted.
     brush() {
-      const levels = map.getContext("2d").getImageData(0, 0, size, size).data;
-      for (let i = 0; i < levels.length; i += 4) if (levels[i] !== LEARNED) return map.toDataURL("image/png").split(",")[1];
+      const { data } = levels.getImageData(0, 0, size, size);
+      for (let i = 0; i < data.length; i += 4) if (data[i] !== LEARNED) return map.toDataURL("image/png").split(",")[1];
       return null;
     },
     async setBrush(brush) {
@@ -108,7 +107,7 @@ export function makeStage({ stroked }) {
       const image = new Image();
       image.src = `data:image/png;base64,${brush}`;
       await image.decode();
-      map.getContext("2d").drawImage(image, 0, 0);
+      levels.drawImage(image, 0, 0);
       showStrokes();
     },
   };
