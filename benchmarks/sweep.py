@@ -21,7 +21,7 @@ from coral_jax.config import make, resolve
 from coral_jax.domains import Domain, load_domain
 from coral_jax.latents import parse_seeds
 from coral_jax.runtime.numerics import key_of
-from coral_jax.training.loop import with_inputs
+from coral_jax.training.loop import seen_by_losses, with_inputs
 
 _METHOD = flags.DEFINE_string("method", "attention_mapper", "method to tune")
 _DOMAIN = flags.DEFINE_string("domain", "toons", "domain to tune in: one whose truth is known")
@@ -48,7 +48,8 @@ def rows(domain: Domain, prompt: str, changes: dict[str, float], at: list[int]) 
     """Train one combination, and measure it after each of the steps `at`."""
     config = make(prompt, f"method={_METHOD.value},domain={domain.name}", seed=_SEED.value, **changes)
     chosen = resolve(config, domain.settings)
-    frozen = with_inputs(domain.frozen(prompt), domain, chosen.settings, prompt, parse_seeds(config.sheet_seeds))
+    frozen = seen_by_losses(domain.frozen(prompt), config, domain)
+    frozen = with_inputs(frozen, domain, chosen.settings, prompt, parse_seeds(config.sheet_seeds))
     init_key, key = jax.random.split(key_of(_SEED.value))
     state, step = alone.begin(chosen.settings, frozen, init_key), alone.stepper(chosen.settings, frozen, key)
     found = []

@@ -28,6 +28,7 @@ from coral_jax import commands, weights
 from coral_jax.domains import EMBEDDED, weights_folder
 from coral_jax.latents import w_plus_of_seeds
 from coral_jax.models import load_clip, load_generator, load_identity
+from coral_jax.models.encoder import FlatEncoder, PyramidEncoder
 from coral_jax.models.generator import Generator
 from coral_jax.models.segmenter import MixtureSegmenter, MixtureSegmenterConfig, fit_mixture, pixel_features
 from coral_jax.runtime.errors import nearest
@@ -39,6 +40,7 @@ from coral_jax.tokenizer import Tokenizer
 SEGMENTED = (16, 256)
 FIT_FACES, FIT_PIXELS = 64, 200  # faces drawn, and pixels taken of each; more of these where features are many
 _COMPONENTS = 16
+ENCODER = "encoder.safetensors"
 
 
 def make_domain(
@@ -50,6 +52,7 @@ def make_domain(
     template: str = "ffhq",
     subject: str | None = None,
     segmenter_fit: bool = False,
+    encoder: Path | None = None,
     weights_dir: str | None = None,
     origins: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
@@ -58,6 +61,7 @@ def make_domain(
     generator, clip, identity: files of this program; `clip` has its tokenizer.json beside it, or is a folder with both.
     template: of TEMPLATES. subject: what the generator draws, such as "car"; the template's, if not given.
     segmenter_fit: fit the mixture of 5 segments that segment_* methods need.
+    encoder: a file of converters.encoder, where the inversion of photographs is to start.
     origins: by the names of the domain's files, where they came from, for domain.json; their paths, if not given.
     ValueError for a name that is taken or is none, and for files that do not belong together.
     """
@@ -78,6 +82,14 @@ def make_domain(
     if identity is not None:
         _load(load_identity, identity, "identity")
         files["identity.safetensors"] = identity
+    conventions = {"subject": subject, "settings": chosen.settings}
+    if network.content_rows is not None:
+        conventions["content_rows"] = network.content_rows
+    if chosen.alignment is not None:
+        conventions["alignment"] = chosen.alignment
+    if encoder is not None:
+        _check_encoder(encoder, network)
+        files[ENCODER], conventions["encoder"] = encoder, ENCODER
     with whole_folder(folder) as partial:
         for file, source in files.items():
             shutil.copyfile(source, partial / file)
@@ -87,8 +99,7 @@ def make_domain(
             weights.save(partial / "mixture.safetensors", fit_segmenter(network, chosen.settings["truncation"]), np.float16)
             segmenters["mixture"] = "mixture.safetensors"
             sources["mixture.safetensors"] = {"path": f"fitted to {FIT_FACES} faces of the generator"}
-        bars = {} if network.content_rows is None else {"content_rows": network.content_rows}
-        _describe(partial, name, sources, segmenters, context, bars | {"subject": subject, "settings": chosen.settings})
+        _describe(partial, name, sources, segmenters, context, conventions)
     parts = [f"{network.size} px, {network.n_latent} codes", "identity" if identity else "no identity"]
     parts += ["mixture of 5 segments" if segmenters else "no segmenter (segment_* methods need --segmenter_fit)"]
     return f"{folder}: domain {name} ({', '.join(parts)}), settings of the template {template}; use it with :domain={name}"
@@ -206,6 +217,17 @@ def _load(load: Callable[[Path], nnx.Module], path: Path, converter: str) -> nnx
     return load(path)
 
 
+def _check_encoder(path: Path, generator: Generator) -> None:
+    """ValueError where a file holds no encoder, or one of another generator's codes."""
+    encoder = _load(weights.load, path, "encoder")
+    if not isinstance(encoder, FlatEncoder | PyramidEncoder):
+        raise ValueError(f"{path} holds a {type(encoder).__name__} and no encoder; give a file of python -m converters.encoder")
+    codes, wanted = (encoder.config.n_latent, encoder.config.w_dim), (generator.n_latent, generator.w_dim)
+    if codes != wanted:
+        theirs, ours = (f"{count} codes of {width}" for count, width in (codes, wanted))
+        raise ValueError(f"{path} gives {theirs}, and the generator reads {ours}; give the encoder that was trained for it")
+
+
 def _check_tokenizer(path: Path, config: object) -> int:
     """The CLIP's context; ValueError where its tokenizer.json is not there or has another number of tokens."""
     if not path.is_file():
@@ -235,6 +257,7 @@ def _define_flags() -> Callable[[], None]:
         "generator": "A generator's file, of converters.stylegan2.",
         "clip": "A CLIP's file, of converters.clip, or the folder where it is.",
         "identity": "An identity network's file, of converters.identity, or none.",
+        "encoder": "An encoder's file, of converters.encoder, for photographs (default: none).",
         "weights_dir": "Where domains are; CORAL_JAX_WEIGHTS, else the user's cache, if not given.",
     }
     given = {name: flags.DEFINE_string(name, None, text) for name, text in texts.items()}
@@ -253,7 +276,9 @@ def _define_flags() -> Callable[[], None]:
         print(
             make_domain(
                 given["name"].value, Path(given["generator"].value), Path(given["clip"].value), identity,
-                template=template.value, subject=subject.value, segmenter_fit=fit.value, weights_dir=given["weights_dir"].value,
+                template=template.value, subject=subject.value, segmenter_fit=fit.value,
+                encoder=None if given["encoder"].value is None else Path(given["encoder"].value),
+                weights_dir=given["weights_dir"].value,
             )
         )  # fmt: skip
 

@@ -26,7 +26,7 @@ class Template(NamedTuple):
     """Settings of a kind of generator, and what it draws.
 
     size: in pixels, checked where given. faces: an identity network makes sense. bars: the share of the image's height that
-    is a bar above the picture, and as much below.
+    is a bar above the picture, and as much below. alignment: of the pictures that it was trained on, of domains.ALIGNMENTS.
     """
 
     settings: dict[str, float]
@@ -34,6 +34,7 @@ class Template(NamedTuple):
     size: int | None = None
     faces: bool = True
     bars: Fraction = Fraction(0)
+    alignment: str | None = None
 
     def content_rows(self, size: int) -> tuple[int, int] | None:
         """(first, end) of the picture's rows in an image of `size` rows; None where all are."""
@@ -42,12 +43,12 @@ class Template(NamedTuple):
 
 
 TEMPLATES = {
-    "ffhq": Template(_FACES, size=1024),
-    "ffhq_512": Template(_FACES, size=512),
-    "ffhq_256": Template(_FACES, size=256),
+    "ffhq": Template(_FACES, size=1024, alignment="ffhq"),
+    "ffhq_512": Template(_FACES, size=512, alignment="ffhq"),
+    "ffhq_256": Template(_FACES, size=256, alignment="ffhq"),
     # LSUN's cars are 4:3, and were padded with black: of 512 px, rows 64 to 448 are the picture.
     "cars": Template(_OBJECTS, "car", faces=False, bars=Fraction(1, 8)),
     "cats": Template(_OBJECTS, "cat", faces=False),
-    "sketch": Template(_DRAWN),
-    "pixar": Template(_DRAWN),
+    "sketch": Template(_DRAWN, alignment="ffhq"),
+    "pixar": Template(_DRAWN, alignment="ffhq"),
 }

@@ -15,11 +15,22 @@ from coral_jax.domains import weights_folder
 
 MODEL = "face_landmarker.task"
 POINTS = 478
+#: what is measured of a face's movements, in the landmarker's order; left and right are the person's own
+BLENDSHAPES = (
+    "_neutral", "browDownLeft", "browDownRight", "browInnerUp", "browOuterUpLeft", "browOuterUpRight", "cheekPuff",
+    "cheekSquintLeft", "cheekSquintRight", "eyeBlinkLeft", "eyeBlinkRight", "eyeLookDownLeft", "eyeLookDownRight",
+    "eyeLookInLeft", "eyeLookInRight", "eyeLookOutLeft", "eyeLookOutRight", "eyeLookUpLeft", "eyeLookUpRight",
+    "eyeSquintLeft", "eyeSquintRight", "eyeWideLeft", "eyeWideRight", "jawForward", "jawLeft", "jawOpen", "jawRight",
+    "mouthClose", "mouthDimpleLeft", "mouthDimpleRight", "mouthFrownLeft", "mouthFrownRight", "mouthFunnel", "mouthLeft",
+    "mouthLowerDownLeft", "mouthLowerDownRight", "mouthPressLeft", "mouthPressRight", "mouthPucker", "mouthRight",
+    "mouthRollLower", "mouthRollUpper", "mouthShrugLower", "mouthShrugUpper", "mouthSmileLeft", "mouthSmileRight",
+    "mouthStretchLeft", "mouthStretchRight", "mouthUpperUpLeft", "mouthUpperUpRight", "noseSneerLeft", "noseSneerRight",
+)  # fmt: skip
 _MOST = 16  # faces looked for in one picture
 
 
 class Face(NamedTuple):
-    """points [478, 2]: (x, y) in pixels, x right and y down.  blendshapes: how much of each of 52 movements, 0 to 1."""
+    """points [478, 2]: (x, y) in pixels, x right and y down.  blendshapes: how much of each of BLENDSHAPES, 0 to 1."""
 
     points: np.ndarray
     blendshapes: dict[str, float]

@@ -2,15 +2,19 @@
 
 import os
 import struct
+import warnings
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 
+MOST_PIXELS = 80_000_000  # beyond, Pillow itself takes a picture for an attack
+
 # Pillow would open more, and runs another program for some of it.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 UNREAD = (".heic", ".heif", ".avif")  # photographs too, but Pillow does not decode all of them everywhere
+HEIC = (".heic", ".heif")  # read where the plug-in pillow-heif is installed
 
 
 def read_picture(path: str | os.PathLike) -> np.ndarray:
@@ -18,17 +22,35 @@ def read_picture(path: str | os.PathLike) -> np.ndarray:
 
     16 bits are scaled to 8.  ValueError for what is no picture, is cut short, or is of a kind that this does not read.
     """
-    path = Path(path)
+    path, formats = Path(path), FORMATS
     if not path.is_file():
         raise ValueError(f"there is no picture {path}; give a file such as face.jpg")
-    if path.suffix.lower() in UNREAD:
+    if path.suffix.lower() in HEIC:
+        _register_heic(path)
+        formats = (*FORMATS, "HEIF")
+    elif path.suffix.lower() in UNREAD:
         raise ValueError(f"{path} is of a kind that cannot be read ({', '.join(UNREAD)}); save it as JPEG or PNG")
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning):
+            opened = Image.open(path, formats=formats)
+        with opened as image:
+            if image.width * image.height > MOST_PIXELS:
+                millions = f"{image.width} x {image.height} pixels, and at most {MOST_PIXELS // 10**6} million are read"
+                raise ValueError(f"it has {millions}: make it smaller")
             return _pixels(ImageOps.exif_transpose(image), image.format)
     except (OSError, ValueError, SyntaxError, TypeError, struct.error, Image.DecompressionBombError) as error:
         reason = str(error) or type(error).__name__
         raise ValueError(f"{path} cannot be read as a picture ({reason}); save it as PNG or JPEG, or leave it out") from error
+
+
+def _register_heic(path: Path) -> None:
+    """Let Pillow read HEIC; ValueError where its plug-in is not there."""
+    try:
+        import pillow_heif
+    except ImportError as error:
+        other = "or save the picture as JPEG or PNG"
+        raise ValueError(f"{path} is HEIC, which needs a plug-in: pip install pillow-heif, {other}") from error
+    pillow_heif.register_heif_opener()
 
 
 def _pixels(image: Image.Image, kind: str) -> np.ndarray:

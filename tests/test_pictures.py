@@ -119,7 +119,7 @@ def test_what_cannot_be_read_is_explained(tmp_path, monkeypatch):
     Image.new("1", (200, 200)).save(tmp_path / "huge.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10_000)
     cases = {"cut.jpg": "(?i)truncated", "program.png": "cannot identify", "float.tiff": "do not say which number is white",
-             "phone.heic": "of a kind that cannot be read", "phone.jpg": "cannot identify", "empty.png": "cannot identify",
+             "phone.heic": "needs a plug-in", "phone.jpg": "cannot identify", "empty.png": "cannot identify",
              "folder.png": "there is no picture", "lost.png": "there is no picture",
              "huge.png": "decompression bomb"}  # fmt: skip
     for name, message in cases.items():

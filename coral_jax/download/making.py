@@ -175,9 +175,8 @@ def _packaged(entry: Entry, made: dict[str, Converted], weights_dir: str | None,
     source = Path(coral_jax.__file__).parent / entry.packaged / "weights"
     description = read_json(source / "domain.json", "install coral_jax again")
     with converter.whole_folder(folder) as partial:
-        for file in ("clip", "tokenizer", "identity"):
-            shutil.copyfile(source / description[file], partial / description[file])
-        for file in (*description["segmenters"].values(), "LICENSE"):
+        networks = [description[kind] for kind in ("clip", "tokenizer", "identity", "encoder") if description.get(kind)]
+        for file in (*networks, *description["segmenters"].values(), "LICENSE"):
             shutil.copyfile(source / file, partial / file)
         shutil.copyfile(network.path, partial / description["generator"])
         origin = {"path": str(network.checkpoint)} | converter.original(network.path)

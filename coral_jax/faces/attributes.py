@@ -120,7 +120,7 @@ ATTRIBUTES = {
         "hair length", lambda m: (m["share_hair"] < 0.05) & _uncovered(m), lambda m: m["share_hair"] > 0.1, ("hair", "hat"),
     ),
     "bangs": Attribute("bangs", lambda m: m["bangs"] > 0.7, lambda m: m["bangs"] < 0.1, ("hair", "brow"), ("hair",)),
-    "lipstick": Attribute("lips", lambda m: _redness(m) > 0.2, lambda m: _redness(m) < 0.1, MOUTH),
+    "lipstick": Attribute("lips", lambda m: _redness(m) > 0.25, lambda m: _redness(m) < 0.15, MOUTH),
     "blue_eyes": Attribute(
         "irises", lambda m: (np.abs(hsv(m["colour_iris"])[0] - 220) < 45) & (hsv(m["colour_iris"])[1] > 0.15),
         lambda m: (hsv(m["colour_iris"])[0] < 60) & (m["share_glasses"] < 0.001), ("eye",),
@@ -130,7 +130,6 @@ ATTRIBUTES = {
         (*FACE, "ear", "neck"),
     ),
 }  # fmt: skip
-JUDGED_GROUPS = ("mouth", "lids", "age", "sex", "glasses", "hat", "hair colour", "hair length", "lips", "skin")
 
 
 def answers(found: Measures, names: list[str] | None = None) -> dict[str, tuple[np.ndarray, np.ndarray]]:

@@ -13,13 +13,15 @@ from coral_jax.faces.packages import Arrays
 from coral_jax.models.ops import of_channels
 
 FRAMED = 512  # px of the pictures that the frames are cut from
-_FACERES_FRAME, _MOBILEFACE_FRAME = (slice(66, 446),) * 2, (slice(56, 456),) * 2  # rows and columns
+_FACERES_FRAME, _MOBILEFACE_FRAME = (slice(88, 440), slice(80, 432)), (slice(64, 448), slice(64, 448))  # rows, columns
+_BGR_MEAN = (103.939, 116.779, 123.68)  # of pixels in [0, 255]
 _AROUND = ((1, 1), (1, 1))  # MobileFace pads on all sides, where TensorFlow's SAME pads a strided convolution on one only
 
 
 def framed_for_faceres(images: Array) -> Array:
-    """images [B, 512, 512, 3] in [-1, 1] -> what faceres sees of them, [B, 224, 224, 3] in [0, 255]."""
-    return _framed(images, _FACERES_FRAME, 224)
+    """images [B, 512, 512, 3] in [-1, 1] -> what faceres sees of them, [B, 224, 224, 3]: blue first, less the mean."""
+    faces = _framed(images, _FACERES_FRAME, 224)[..., ::-1]
+    return faces - of_channels(jnp.asarray(_BGR_MEAN), faces)
 
 
 def framed_for_mobileface(images: Array) -> Array:
@@ -40,7 +42,7 @@ def conv(x: Array, kernel: Array, stride: int = 1, padding: str | tuple = "SAME"
 
 
 def faceres(arrays: Arrays, faces: Array) -> tuple[Array, Array]:
-    """(probability of each year of age [B, 100], of male [B]) of faces [B, 224, 224, 3] in [0, 255]."""
+    """(probability of each year of age [B, 100], of male [B]) of faces as they are framed for it."""
 
     def shifted(x: Array, name: str) -> Array:
         return jnp.clip(x + of_channels(arrays[f"{name}_bn/batchnorm_1/sub"], x), 0, 6)
@@ -60,7 +62,7 @@ def faceres(arrays: Arrays, faces: Array) -> tuple[Array, Array]:
 
 
 def mobileface(arrays: Arrays, faces: Array) -> Array:
-    """Features of identity [B, 256], not normalised, of faces [B, 112, 112, 3] in [0, 255]."""
+    """Features of identity [B, 256], not normalised, of faces as they are framed for it."""
 
     def prelu(x: Array, name: str) -> Array:
         return jnp.maximum(x, 0) + of_channels(arrays[f"{name}_gamma"], x) * jnp.minimum(x, 0)

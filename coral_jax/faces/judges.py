@@ -1,7 +1,7 @@
 """Networks that trained nothing of the domain `faces`, and measure edits of it: for evaluation only.
 
-BiSeNet's parser, faceres' age, mobileface's identity and MediaPipe's landmarks with blendshapes.  All of them see the same
-pictures: float32 [B, S, S, 3] in [-1, 1], of faces aligned as FFHQ's, of any size S (1024 is what the domain draws).
+BiSeNet's parser, faceres' age and gender, mobileface's identity and MediaPipe's landmarks with blendshapes.  All of them see
+the same pictures: [B, S, S, 3] in [-1, 1], of faces aligned as FFHQ's, of any size S (1024 is what the domain draws).
 """
 
 import functools
@@ -17,7 +17,7 @@ from jax import Array
 from coral_jax.domains import weights_folder
 from coral_jax.faces import critics, human_models, packages
 from coral_jax.faces.packages import Arrays
-from coral_jax.landmarks import POINTS, Landmarker, landmarker_model
+from coral_jax.landmarks import BLENDSHAPES, POINTS, Landmarker, landmarker_model
 
 SCALE = 256  # px of the picture that labels and points are given in
 _BATCH = 4  # faces at a time, so that each network is compiled once
@@ -49,9 +49,9 @@ def embed(judges: Judges, images: Array | np.ndarray) -> np.ndarray:
     return _in_batches(_embed, judges.identity, images)
 
 
-def age(judges: Judges, images: Array | np.ndarray) -> np.ndarray:
-    """Ages in years, [B]."""
-    return _in_batches(_age, judges.age, images)
+def age_gender(judges: Judges, images: Array | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(age in years [B], probability of male [B])."""
+    return tuple(_in_batches(_age_gender, judges.age, images).T)
 
 
 def parts(judges: Judges, images: Array | np.ndarray) -> np.ndarray:
@@ -64,19 +64,8 @@ def landmarks(judges: Judges, images: Array | np.ndarray) -> tuple[np.ndarray, d
     found = [next(iter(judges.landmarker.find(_bytes(image))), None) for image in images]
     missing = np.full((POINTS, 2), np.nan, np.float32)
     points = np.stack([missing if face is None else face.points * (SCALE / images.shape[1]) for face in found])
-    names = next((face.blendshapes for face in found if face is not None), {})
-    shapes = {name: [np.nan if face is None else face.blendshapes[name] for face in found] for name in names}
+    shapes = {name: [np.nan if face is None else face.blendshapes[name] for face in found] for name in BLENDSHAPES}
     return points, {name: np.array(values, np.float32) for name, values in shapes.items()}
-
-
-def points(judges: Judges, images: Array | np.ndarray) -> np.ndarray:
-    """The points of `landmarks` alone."""
-    return landmarks(judges, images)[0]
-
-
-def blendshapes(judges: Judges, images: Array | np.ndarray) -> dict[str, np.ndarray]:
-    """The blendshapes of `landmarks` alone."""
-    return landmarks(judges, images)[1]
 
 
 def _bytes(image: Array | np.ndarray) -> np.ndarray:
@@ -99,9 +88,9 @@ def _embed(arrays: Arrays, images: Array) -> Array:
 
 
 @jax.jit
-def _age(arrays: Arrays, images: Array) -> Array:
-    years, _ = human_models.faceres(arrays, human_models.framed_for_faceres(images))
-    return years @ jnp.arange(years.shape[1], dtype=years.dtype)
+def _age_gender(arrays: Arrays, images: Array) -> Array:
+    years, male = human_models.faceres(arrays, human_models.framed_for_faceres(images))
+    return jnp.stack([years @ jnp.arange(years.shape[1], dtype=years.dtype), male], axis=1)
 
 
 @jax.jit

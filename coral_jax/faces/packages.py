@@ -98,9 +98,9 @@ def dequantised(manifest: list[dict], data: bytes) -> Arrays:
     arrays, at = {}, 0
     for entry in (entry for group in manifest for entry in group["weights"]):
         count, quantised = int(np.prod(entry["shape"])), entry.get("quantization")
-        short = (quantised or {}).get("dtype") == "float16"
-        stored = np.dtype(entry["dtype"] if not quantised else np.float16 if short else np.uint8)
-        values = np.frombuffer(data, stored, count, at).astype(entry["dtype"])
+        kind, short = np.dtype(entry.get("dtype", np.float32)), (quantised or {}).get("dtype") == "float16"
+        stored = np.dtype(np.float16 if short else np.uint8 if quantised else kind)
+        values = np.frombuffer(data, stored, count, at).astype(kind)
         if quantised and not short:
             values = values * np.float32(quantised["scale"]) + np.float32(quantised["min"])
         arrays[entry["name"]] = values.reshape(entry["shape"])

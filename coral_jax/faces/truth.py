@@ -5,7 +5,10 @@ truncation; those are held out which certainly lack what the prompt asks for.  W
 kept in the weights folder.
 """
 
+import atexit
+import functools
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -64,7 +67,14 @@ class HeldOut(NamedTuple):
 
 def judges(domain: Domain) -> Judges:
     """The networks that judge; ValueError, with the command that gets it, for one that is not there."""
-    return networks.load(domain.folder.parent)
+    return _judges(domain.folder.parent)
+
+
+@functools.cache
+def _judges(folder: Path) -> Judges:
+    judging = networks.load(folder)
+    atexit.register(judging.landmarker.close)  # MediaPipe complains otherwise
+    return judging
 
 
 def look(judging: Judges, images: np.ndarray) -> Seen:
@@ -139,7 +149,7 @@ def _dilated(where: Array) -> Array:
     return jax.lax.reduce_window(where, False, jax.lax.bitwise_or, (1, window, window), (1, 1, 1), "SAME")
 
 
-@jit
+@jax.jit
 def _shrunk(images: Array) -> Array:
     """Means of squares of pixels: images [N, h, w, C] -> [N, 256, 256, C]."""
     count, size, _, channels = images.shape
@@ -147,7 +157,7 @@ def _shrunk(images: Array) -> Array:
     return images.reshape(count, _SIZE, square, _SIZE, square, channels).mean((2, 4))
 
 
-@jit
+@jax.jit
 def _change(original: Array, edited: Array) -> Array:
     """The absolute change of images [N, h, w, 3], [N, 256, 256, 1]."""
     return _shrunk(jnp.abs(edited - original).sum(-1, keepdims=True))

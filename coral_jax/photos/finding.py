@@ -12,7 +12,7 @@ import numpy as np
 from coral_jax.landmarks import Landmarker
 from coral_jax.photos.align import Square, square_of_points
 from coral_jax.photos.photo import whole
-from coral_jax.pictures import SUFFIXES, read_picture
+from coral_jax.pictures import HEIC, SUFFIXES
 from coral_jax.runtime.files import file_name
 
 
@@ -43,7 +43,7 @@ def sources_of(images: Sequence[str | os.PathLike], out: str | os.PathLike) -> l
     for image in map(Path, images):
         if image.is_dir():
             several = True
-            inside = sorted(path for path in image.iterdir() if path.suffix.lower() in (*SUFFIXES, ".heic", ".heif"))
+            inside = sorted(path for path in image.iterdir() if path.suffix.lower() in (*SUFFIXES, *HEIC))
             if not inside:
                 raise ValueError(f"there is no picture in {image} (looked for: {', '.join(SUFFIXES)}); give another folder")
             paths += inside
@@ -59,11 +59,6 @@ def sources_of(images: Sequence[str | os.PathLike], out: str | os.PathLike) -> l
         if other != path:
             raise ValueError(f"{other} and {path} would share the folder {Path(out) / path.stem}; rename one of them")
     return [Source(path, Path(out) / file_name(path.stem)) for path in paths]
-
-
-def read(source: Source) -> np.ndarray:
-    """The picture, uint8 [H, W, 3], upright."""
-    return read_picture(source.path)
 
 
 def found_face(landmarker: Landmarker, picture: np.ndarray, path: Path, number: int | None) -> Square:

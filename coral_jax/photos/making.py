@@ -18,10 +18,11 @@ from coral_jax.models.generator import Generator
 from coral_jax.models.prior import prior_of
 from coral_jax.photos import invert, tune
 from coral_jax.photos.align import Square
-from coral_jax.photos.finding import Source, read
+from coral_jax.photos.finding import Source
 from coral_jax.photos.likeness import networks_of
 from coral_jax.photos.photo import DESCRIPTION, Photo, load_photo, save_photo
 from coral_jax.photos.resume import load_state, save_state
+from coral_jax.pictures import read_picture
 from coral_jax.runtime.compiling import jit
 from coral_jax.runtime.files import write_bytes
 from coral_jax.runtime.progress import Progress
@@ -89,7 +90,7 @@ def _begun(domain: Domain, source: Source, locate: Locate, likeness: float) -> b
                 "another picture, for other weights or with another likeness; give another --out"
             )
         return photo.w_plus is not None
-    picture = read(source)
+    picture = read_picture(source.path)
     photo = Photo(
         source.name, picture, digest, locate(picture, source.path), domain.name, domain.fingerprint, likeness
     )  # fmt: skip

@@ -16,7 +16,8 @@ from coral_jax.photos.align import Square, box_around, mapped_back
 FEATHER = 1 / 48  # share of the crop's side over which the paste fades in, inside the masks' border
 MASKED = 0.1  # a pixel is inside where the largest mask is at least this
 _COLOURS, _NEAR = 1 / 24, 1 / 100  # deviations of the blurs that tell colours from detail, and smooth what decides
-_MUCH, _FAR = 45.0, 14.0  # of 255: a change that asks for new contours, and a misfit that shows as double ones
+# Of 255, from where on and from where on wholly: a change that asks for new contours, a misfit that shows as double ones.
+_MUCH, _FAR = (20.0, 60.0), (4.0, 16.0)
 
 
 def inside_of(masks: Sequence[np.ndarray] | None, size: int) -> np.ndarray:
@@ -37,9 +38,8 @@ def change_of(photo: np.ndarray, inverted: np.ndarray, edited: np.ndarray) -> np
     photo, inverted, edited = (image.astype(np.float32) for image in (photo, inverted, edited))
     size, change, misfit = len(photo), edited - inverted, photo - inverted
     detail = misfit - _blurred(misfit, _COLOURS * size)
-    much = _blurred(np.abs(change).max(axis=-1), _NEAR * size) / _MUCH
-    far = _blurred(np.abs(detail).max(axis=-1), _NEAR * size) / _FAR
-    return change - (_smooth(much) * _smooth(far))[..., None] * detail
+    much, far = (_blurred(np.abs(field).max(axis=-1), _NEAR * size) for field in (change, detail))
+    return change - (_between(much, _MUCH) * _between(far, _FAR))[..., None] * detail
 
 
 def paste(picture: np.ndarray, square: Square, change: np.ndarray, inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -62,6 +62,11 @@ def paste(picture: np.ndarray, square: Square, change: np.ndarray, inside: np.nd
 
 def _blurred(image: np.ndarray, deviation: float) -> np.ndarray:
     return gaussian_filter(image, [deviation, deviation, 0][: image.ndim], mode="nearest")
+
+
+def _between(x: np.ndarray, bounds: tuple[float, float]) -> np.ndarray:
+    """0 up to the lower bound, 1 from the upper one on, smooth between."""
+    return _smooth((x - bounds[0]) / (bounds[1] - bounds[0]))
 
 
 def _smooth(x: np.ndarray) -> np.ndarray:

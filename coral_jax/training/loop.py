@@ -73,12 +73,9 @@ def train_all(config: ml_collections.ConfigDict, runs: list[Run], watch: Watch |
     domain = load_domain(config.domain, config.weights_dir)
     chosen = resolve(config, domain.settings)
     segmenter = config.segmenter or domain.default_segmenter
-    method = get_method(config.method)
     texts = [domain.frozen(run.prompt, segmenter).text for run in runs]
     frozen = domain.frozen(runs[0].prompt, segmenter)
-    if (resolution := _loss_resolution(config, domain, method)) is not None:
-        frozen = frozen._replace(generator=proxy(frozen.generator, method, resolution))
-    frozen = cast_all(frozen, config.dtype)
+    frozen = cast_all(seen_by_losses(frozen, config, domain), config.dtype)
     init_key, draw_key = jax.random.split(key_of(config.seed))
     fresh = jax.device_get(_init_state(chosen.settings, frozen, init_key))  # each prompt starts alike, as it would alone
     left = partition.from_first(lambda: _claim(runs, config, domain), np.zeros(len(runs), np.int32))
@@ -120,6 +117,13 @@ def _loss_resolution(config: ml_collections.ConfigDict, domain: Domain, method: 
     if config.loss_resolution is not None or domain.loss_resolution is None:
         return config.loss_resolution
     return max(domain.loss_resolution, _least_resolution(domain.generator, method))
+
+
+def seen_by_losses(frozen: Frozen, config: ml_collections.ConfigDict, domain: Domain) -> Frozen:
+    """The domain's networks with a generator that draws what the losses of config's run see."""
+    method = get_method(config.method)
+    resolution = _loss_resolution(config, domain, method)
+    return frozen if resolution is None else frozen._replace(generator=proxy(frozen.generator, method, resolution))
 
 
 def proxy(generator: Generator, method: Method, resolution: int) -> Generator:

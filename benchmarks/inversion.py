@@ -1,0 +1,161 @@
+"""How well photographs are inverted, rung by rung, on generated faces whose w is known.
+
+    python -m benchmarks.inversion --domain=toons --faces=64 --out=inversion.jsonl
+    python -m benchmarks.inversion --domain=toons --faces=64 --edit=runs/surprised --out=inversion.jsonl
+
+Each rung sees the picture alone, in bytes.  Without --edit: identity (cosine), pixels (mean absolute error of 255) and kept
+(share of the attributes that the judge still sees).  With it: success and leak of the edit on inverted faces and, as the rung
+`faces`, on the faces themselves.  On `faces`, judges are networks that no loss has used; on toons, the identity network is the
+loss's own.  A row is written as soon as it is measured, and rows that are there are not measured again.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+
+from coral_jax import commands
+from coral_jax.artifact import Edit, load_edit
+from coral_jax.domains import Domain, load_domain
+from coral_jax.figures import to_pixels
+from coral_jax.latents import w_plus_of_seeds
+from coral_jax.metrics import likeness
+from coral_jax.models.generator import Generator
+from coral_jax.models.prior import prior_of
+from coral_jax.photos import invert, tune
+from coral_jax.photos.likeness import networks_of
+from coral_jax.photos.making import LIKENESS, effort_of
+from coral_jax.photos.photo import with_differences
+from coral_jax.runtime.compiling import jit
+
+SEED = 4_000_000  # of the first face
+RUNGS = ("encoder", "optimised", "both", "tuned")
+
+
+class Inverted(NamedTuple):
+    """Codes [n_latent, w_dim], and what was added to the generator's weights."""
+
+    w_plus: np.ndarray
+    tuned: dict[str, np.ndarray]
+
+
+def inverted(domain: Domain, images: np.ndarray, rung: str, likeness_: float) -> list[Inverted]:
+    """Each of images [N, S, S, 3] in [-1, 1] inverted by one rung of the ladder."""
+    generator, networks, prior = domain.generator, networks_of(domain), prior_of(domain.generator)
+    effort = effort_of(generator, likeness_)
+    state = invert.start(generator, prior, None if rung == "optimised" else domain.encoder(), images)
+    if rung != "encoder":
+        state = invert.invert(generator, prior, networks, images, state, effort.plan)
+    w_plus = np.asarray(invert.codes(state, prior))
+    if rung != "tuned":
+        return [Inverted(codes, {}) for codes in w_plus]
+    fresh = tune.start(generator)
+    return [
+        Inverted(codes, tune.tune(generator, prior, networks, image, codes, fresh, effort.tuning))
+        for image, codes in zip(images, w_plus, strict=True)
+    ]
+
+
+def seen(generator: Generator, w_plus: np.ndarray) -> np.ndarray:
+    """Pictures [N, S, S, 3] of w_plus [N, n_latent, w_dim] as files have them: in bytes."""
+    drawn = np.concatenate([np.asarray(_draw(generator, codes[None])) for codes in w_plus])
+    return to_pixels(drawn).astype(np.float32) / np.float32(127.5) - 1
+
+
+def compare(domain: Domain, images: np.ndarray, others: np.ndarray) -> dict[str, np.ndarray]:
+    """identity, pixels and kept of each of images [N, S, S, 3] and what was made of it."""
+    pixels = 127.5 * np.abs(np.clip(images, -1, 1) - np.clip(others, -1, 1)).mean((1, 2, 3))
+    if domain.classifier_file is not None:
+        classifier = domain.classifier()
+        answers = [jax.device_get(_classify(classifier, batch)) for batch in (images, others)]
+        same = [np.argmax(answers[0][question], -1) == np.argmax(answers[1][question], -1) for question in answers[0]]
+        identity = np.asarray(likeness(domain.identity, images, others))
+        return {"identity": identity, "pixels": pixels, "kept": np.mean(same, axis=0)}
+    truth = domain.truth
+    judging = truth.judges(domain)
+    before, after = truth.look(judging, images), truth.look(judging, others)
+    turned, certain = truth.drift(before.measures, after.measures, [])
+    identity = np.sum(before.embedding * after.embedding, axis=-1)
+    return {"identity": identity, "pixels": pixels, "kept": 1 - turned / np.maximum(certain, 1)}
+
+
+def reconstruct(domain: Domain, rung: str, seeds: list[int], likeness_: float) -> Iterator[dict]:
+    """A row for each seed's face."""
+    images = seen(domain.generator, w_plus_of_seeds(domain.generator, seeds, domain.settings["truncation"]))
+    begun = time.perf_counter()
+    found = inverted(domain, images, rung, likeness_)
+    seconds = (time.perf_counter() - begun) / len(seeds)
+    others = np.concatenate([seen(with_differences(domain.generator, one.tuned), one.w_plus[None]) for one in found])
+    values = compare(domain, images, others)
+    for row, seed in enumerate(seeds):
+        yield {"seed": seed, "seconds": seconds} | {name: float(value[row]) for name, value in values.items()}
+
+
+def editing(edit: Edit, rung: str, likeness_: float) -> Callable[[np.ndarray], tuple]:
+    """The edit of faces w_plus, or of what a rung makes of their pictures: (original, edited, masks)."""
+    if rung == "faces":
+        return edit.apply
+
+    def of_inverted(w_plus: np.ndarray) -> tuple:
+        images, parts = seen(edit.domain.generator, np.asarray(w_plus)), []
+        for start in range(0, len(images), _BATCH.value):
+            for one in inverted(edit.domain, images[start : start + _BATCH.value], rung, likeness_):
+                generator = with_differences(edit.domain.generator, one.tuned)
+                parts.append(jax.device_get(edit.drawn_by(generator).draw(one.w_plus[None])))
+        return jax.tree.map(lambda *x: np.concatenate(x), *parts)
+
+    return of_inverted
+
+
+def main() -> None:
+    """Measure what is not there yet, a row at a time."""
+    if not _OUT.value:
+        raise ValueError("no --out; type python -m benchmarks.inversion --domain=toons --out=inversion.jsonl")
+    out = Path(_OUT.value)
+    domain = load_domain(_DOMAIN.value, _WEIGHTS_DIR.value)
+    there = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
+    common = {"domain": domain.name, "likeness": _LIKENESS.value}
+    for rung in _RUNGS.value:
+        about = common | {"rung": rung}
+        if _EDIT.value:
+            edit = load_edit(_EDIT.value, _WEIGHTS_DIR.value)
+            about |= {"prompt": edit.prompt, "faces": _FACES.value}
+            if not any(about.items() <= row.items() for row in there):
+                measured = domain.truth.measure(domain, edit.prompt, editing(edit, rung, _LIKENESS.value), _FACES.value)
+                _append(out, about | {name: value for name, value in measured.items() if isinstance(value, float)})
+            continue
+        if rung == "faces":
+            continue
+        done = {row.get("seed") for row in there if about.items() <= row.items()}
+        seeds = [seed for seed in range(SEED, SEED + _FACES.value) if seed not in done]
+        for start in range(0, len(seeds), _BATCH.value):
+            for row in reconstruct(domain, rung, seeds[start : start + _BATCH.value], _LIKENESS.value):
+                _append(out, about | row)
+
+
+def _append(out: Path, row: dict) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with open(out, "a") as file:
+        file.write(json.dumps(row) + "\n")
+    print(json.dumps(row), flush=True)
+
+
+_draw = jit(lambda generator, w_plus: generator.synthesis(w_plus))
+_classify = jit(lambda classifier, images: classifier(jnp.asarray(images)))
+
+if __name__ == "__main__":
+    _DOMAIN = flags.DEFINE_string("domain", "toons", "The domain.")
+    _WEIGHTS_DIR = flags.DEFINE_string("weights_dir", None, "Folder of domains other than the embedded ones.")
+    _FACES = flags.DEFINE_integer("faces", 64, "How many faces.")
+    _RUNGS = flags.DEFINE_list("rungs", list(RUNGS), f"Of {', '.join(RUNGS)}; with --edit also faces, not inverted at all.")
+    _EDIT = flags.DEFINE_string("edit", None, "A finished run whose edit is measured on inverted faces.")
+    _LIKENESS = flags.DEFINE_float("likeness", LIKENESS, "As of coral_jax.photo.")
+    _BATCH = flags.DEFINE_integer("batch_size", 1, "How many pictures are inverted at once.")
+    _OUT = flags.DEFINE_string("out", None, "A file of JSON lines, to which rows are added.")
+    commands.run(main)
