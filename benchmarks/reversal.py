@@ -10,8 +10,8 @@ from absl import flags
 from coral_jax import commands
 from coral_jax.artifact import load_edit
 
-_EDIT = flags.DEFINE_string("edit", None, "folder of a run", required=True)
-_OPPOSITE = flags.DEFINE_string("opposite", None, "prompt that says what the reversed edit should do", required=True)
+_EDIT = flags.DEFINE_string("edit", None, "folder of a run")
+_OPPOSITE = flags.DEFINE_string("opposite", None, "prompt that says what the reversed edit should do")
 _ALPHAS = flags.DEFINE_list("alphas", ["-0.5", "-1"], "strengths to measure")
 _FACES = flags.DEFINE_integer("faces", 48, "number of faces to measure on")
 _WEIGHTS_DIR = flags.DEFINE_string("weights_dir", None, "folder of domains other than the embedded ones")
@@ -19,6 +19,8 @@ _WEIGHTS_DIR = flags.DEFINE_string("weights_dir", None, "folder of domains other
 
 def main() -> None:
     """Print a row for each alpha; ValueError where the domain cannot judge the opposite."""
+    if not _EDIT.value or not _OPPOSITE.value:
+        raise ValueError("give an edit and its opposite, such as --edit=runs/happy_faces --opposite=serious")
     edit = load_edit(_EDIT.value, _WEIGHTS_DIR.value)
     if edit.domain.truth is None:
         raise ValueError(f"domain {edit.domain.name} has no judge; give an edit of one that has, such as toons or faces")
