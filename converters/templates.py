@@ -1,25 +1,29 @@
 """What `converters.domain` starts a domain's settings from, for kinds of generators.
 
 The paper publishes tau (0.85, "typically") and at most 20,000 steps, which is what `coral_jax.config` takes where a domain
-says nothing.  The other numbers are ours: lambda_l2 is StyleCLIP's mapper's, per squared unit; lambda_id StyleCLIP's;
-lambda_area and lambda_tv are guessed.  None was tuned on these generators: try the prompt with a few before you trust one.
+says nothing.  The other numbers are ours.  Those of faces come from the domain `faces` (`docs/faces.md`), whose W space is
+StyleGAN2-FFHQ's: truncation, both rates and lambda_l2, which were found with 60 to 90 steps of one face; a run of the
+paper's length may want lower rates.  lambda_id is StyleCLIP's; lambda_area and lambda_tv depend on CLIP and are guessed.
+None was tuned on these generators: try the prompt with a few before you trust one.
 """
 
 from fractions import Fraction
 from typing import NamedTuple
 
-_FACES = {
-    "tau": 0.85,
-    "truncation": 0.7,  # psi at which StyleCLIP draws faces
-    # Masks that learn at the editor's rate close before there is an edit; with this one they stayed open on toons.
-    "region_learning_rate": 0.012,
-    "lambda_l2": 8.7e-5,
+_SHARED = {"tau": 0.85, "truncation": 0.7, "lambda_area": 8e-5, "lambda_tv": 1e-5}  # 0.7: psi at which StyleCLIP draws faces
+_FACES = _SHARED | {
+    "learning_rate": 0.15,
+    "region_learning_rate": 0.002,  # masks that learn at the editor's rate close before there is an edit
+    "lambda_l2": 1e-4,
     "lambda_id": 0.1,
-    "lambda_area": 8e-5,
-    "lambda_tv": 1e-5,
+    "methods": {
+        "attention_global": {"learning_rate": 0.013, "region_learning_rate": 0.004},
+        "segment_global": {"learning_rate": 0.013, "region_learning_rate": 0.05},
+        "segment_mapper": {"region_learning_rate": 0.05},
+    },
 }
 _DRAWN = _FACES | {"lambda_id": 0.02}  # the identity network knows photographs
-_OBJECTS = {name: value for name, value in _FACES.items() if name != "lambda_id"}
+_OBJECTS = _SHARED | {"region_learning_rate": 0.012, "lambda_l2": 8.7e-5}  # as toons have it
 
 
 class Template(NamedTuple):
@@ -29,7 +33,7 @@ class Template(NamedTuple):
     is a bar above the picture, and as much below. alignment: of the pictures that it was trained on, of domains.ALIGNMENTS.
     """
 
-    settings: dict[str, float]
+    settings: dict[str, object]
     subject: str = "face"
     size: int | None = None
     faces: bool = True

@@ -13,6 +13,7 @@ import numpy as np
 from flax import nnx
 
 from coral_jax import weights
+from coral_jax.bundle import is_bundle, unpacked
 from coral_jax.config import Settings, settings_of
 from coral_jax.domains import Domain, load_domain
 from coral_jax.methods import Method, get_method, make_trainables
@@ -49,7 +50,7 @@ class Edit:
 
         w_plus is [B, n_latent, w_dim]; each B compiles its own program.
         """
-        return self._draw(self._trainables_of(w_plus), w_plus, alpha, tau)
+        return self._draw(self.trainables_of(w_plus), w_plus, alpha, tau)
 
     def _draw(
         self, trainables: Trainables, w_plus: jax.Array, alpha: float, tau: float | None
@@ -59,7 +60,7 @@ class Edit:
         tau = self.tau if tau is None else tau
         return jit_apply_edit(self.method, frozen, trainables, w_plus, alpha * self.settings.strength, tau)
 
-    def _trainables_of(self, w_plus: jax.Array) -> Trainables:
+    def trainables_of(self, w_plus: jax.Array) -> Trainables:
         """The trained ones; found anew for the faces w_plus where the method edits each face on its own."""
         if not self.method.per_face:
             return self.trainables
@@ -108,7 +109,7 @@ class Edit:
         """`apply` at every alpha: the originals, the edited faces of each alpha, the masks."""
 
         def draw(batch: np.ndarray) -> list[tuple]:
-            trainables = self._trainables_of(batch)
+            trainables = self.trainables_of(batch)
             return [self._draw(trainables, batch, alpha, tau) for alpha in alphas]
 
         return in_batches(w_plus, draw)
@@ -173,26 +174,31 @@ def save_edit(folder: str | os.PathLike, edit: Edit) -> None:
     write_json(folder / "edit.json", description)
 
 
-@pinned()
-def load_edit(folder: str | os.PathLike, weights_dir: str | os.PathLike | None = None) -> Edit:
-    """Read an edit and its domain, from a run's folder or from its edit/ folder.
+def load_edit(path: str | os.PathLike, weights_dir: str | os.PathLike | None = None, domain: Domain | None = None) -> Edit:
+    """Read an edit and its domain, from a run's folder, from its edit/ folder or from a published edit's zip file.
 
-    ValueError for a folder without an edit, for files that do not belong together, and for a domain whose weights are
-    not those the edit was made with.
+    domain: the edit's, where it was loaded before; it is not read again.  ValueError for a path without an edit, for files
+    that do not belong together, and for a domain whose weights are not those the edit was made with.
     """
-    folder = edit_folder(folder)
-    description = read_json(folder / "edit.json", "train it again")
-    check_fields(description, _FIELDS, f"{folder / 'edit.json'} is not an edit's description", "train it again")
-    if description["format"] != FORMAT:
-        raise ValueError(f"{folder / 'edit.json'} has the format {description['format']}, this version reads {FORMAT}")
-    settings = settings_of(description["settings"], str(folder / "edit.json"))
+    if is_bundle(Path(path)):
+        with unpacked(Path(path)) as folder:
+            return _read_edit(folder, str(path), weights_dir, domain)
+    folder = edit_folder(path)
+    return _read_edit(folder, str(folder), weights_dir, domain)
+
+
+@pinned()
+def _read_edit(folder: Path, name: str, weights_dir: str | os.PathLike | None, domain: Domain | None) -> Edit:
+    description = describe_edit(folder, name)
+    settings = settings_of(description["settings"], f"{name}/edit.json")
     method = get_method(description["method"])
     if description["weights_sha256"] != weights.fingerprint(folder / "weights.safetensors"):
-        raise ValueError(f"weights.safetensors in {folder} is not the one that edit.json describes; copy both again")
-    domain = load_domain(description["domain"], weights_dir)
+        raise ValueError(f"weights.safetensors in {name} is not the one that edit.json describes; copy both again")
+    if domain is None or domain.name != description["domain"]:
+        domain = load_domain(description["domain"], weights_dir)
     if domain.fingerprint != description["domain_fingerprint"]:
         raise ValueError(
-            f"the edit in {folder} was made with other weights of domain {domain.name!r} "
+            f"the edit in {name} was made with other weights of domain {domain.name!r} "
             f"({description['domain_fingerprint'][:12]}, here {domain.fingerprint[:12]}); give the folder that holds "
             "those with --weights_dir=DIR, or train the edit again"
         )
@@ -201,10 +207,20 @@ def load_edit(folder: str | os.PathLike, weights_dir: str | os.PathLike | None =
     faces = settings.batch_size
     trainables = nnx.eval_shape(lambda: make_trainables(method, domain.generator, segments, key_of(0), faces))
     tensors, _ = weights.load_tensors(folder / "weights.safetensors")
-    weights.fill(trainables, tensors, str(folder / "weights.safetensors"))
+    weights.fill(trainables, tensors, f"{name}/weights.safetensors")
     return Edit(
         description["prompt"], domain, description["segmenter"], settings, description["seed"], description["tau"], trainables
     )
+
+
+def describe_edit(folder: Path, name: str | None = None) -> dict:
+    """The edit.json in a folder, checked; ValueError, which calls the folder `name`, for what is no edit's description."""
+    source = f"{name or folder}/edit.json"
+    description = read_json(folder / "edit.json", "train it again")
+    check_fields(description, _FIELDS, f"{source} is not an edit's description", "train it again")
+    if description["format"] != FORMAT:
+        raise ValueError(f"{source} has the format {description['format']}, this version reads {FORMAT}")
+    return description
 
 
 def edit_folder(folder: str | os.PathLike) -> Path:

@@ -115,10 +115,15 @@ def prompts_of(text: str) -> dict[str, str]:
         raise ValueError('no prompts; give several as --config.prompts="happy;blue eyes", or a file with one a line')
     folders = {}
     for prompt in prompts:
-        words = re.sub(r"\W+", "_", unicodedata.normalize("NFC", prompt).lower()).strip("_")
-        folders.setdefault(file_name(words or prompt), []).append(prompt)
+        folders.setdefault(folder_name(prompt), []).append(prompt)
     check_apart(folders)
     return {name: prompt for name, (prompt,) in folders.items()}
+
+
+def folder_name(prompt: str) -> str:
+    """The name of a prompt's folder: "Blue eyes!" gives blue_eyes."""
+    words = re.sub(r"\W+", "_", unicodedata.normalize("NFC", prompt).lower()).strip("_")
+    return file_name(words or prompt)
 
 
 def check_apart(folders: dict[str, list[str]]) -> None:

@@ -6,6 +6,7 @@ fetches its model file; the library is the optional dependency [photo].
 """
 
 import os
+import weakref
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,7 +47,7 @@ def landmarker_model(weights_dir: str | os.PathLike | None = None) -> Path:
 
 
 class Landmarker:
-    """MediaPipe's face landmarker; a context manager, since MediaPipe complains when it is not closed."""
+    """MediaPipe's face landmarker, a context manager; one that is not closed is closed with the program."""
 
     def __init__(self, model_path: str | os.PathLike):
         """Read the model file; ValueError where it, or the library mediapipe, cannot be had."""
@@ -65,6 +66,7 @@ class Landmarker:
             self._landmarker = vision.FaceLandmarker.create_from_options(options)
         except RuntimeError as error:
             raise ValueError(f"{model_path} is no model of a face landmarker ({error})") from error
+        self._close = weakref.finalize(self, _close, self._landmarker)
         self._image = lambda image: mediapipe.Image(mediapipe.ImageFormat.SRGB, np.ascontiguousarray(image))
 
     def find(self, image: np.ndarray) -> list[Face]:
@@ -82,10 +84,18 @@ class Landmarker:
 
     def close(self) -> None:
         """Free what MediaPipe holds; nothing can be found afterwards."""
-        self._landmarker.close()
+        self._close()
 
     def __enter__(self) -> "Landmarker":
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _close(landmarker: object) -> None:
+    """Close MediaPipe's object."""
+    try:
+        landmarker.close()
+    except RuntimeError:  # Python shuts down and starts nothing any more; without a handle, the object does not try again
+        landmarker._handle = None

@@ -197,6 +197,13 @@ def apply_edit(
     return drawn.original, drawn.image, drawn.masks
 
 
+def found_edit(
+    trainables: Trainables, original: Original, tau: jax.Array | float
+) -> tuple[jax.Array | Styles, tuple[jax.Array, ...]]:
+    """Delta, before alpha, and masks of a trained edit on faces that were observed: what other alphas share."""
+    return trainables.editor(original.w_plus, tau), tuple(masks_of(trainables, original, tau))
+
+
 # State is donated; frozen networks never are.  Call positionally: donation ignores keyword arguments.
 jit_apply_edit = jit(apply_edit, static_argnums=0)
 _jit_learn = jit(learn, donate_argnums=(0, 1))

@@ -81,7 +81,7 @@ def test_the_edit_of_the_sheets_faces_is_the_trained_one(run):
     if not run.edit.method.per_face:
         pytest.skip("one edit for all faces")
     faces = codes(run, [0, 1, 2])
-    found = run.edit._trainables_of(faces).editor.delta[...]
+    found = run.edit.trainables_of(faces).editor.delta[...]
     np.testing.assert_allclose(found, run.edit.trainables.editor.delta[...], rtol=0.02, atol=2e-3)
 
 

@@ -134,16 +134,13 @@ def test_the_readme_is_short():
     assert len(README.read_text(encoding="utf-8").splitlines()) <= README_LINES
 
 
-def test_the_python_of_the_readme_runs_as_it_stands(tmp_path):
-    found = blocks(README, "python")
-    assert found
-    for index, code in enumerate(found):
-        folder = tmp_path / str(index)
-        folder.mkdir()
-        environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-        done = subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        assert done.stdout or any(folder.iterdir()), "it neither prints nor saves anything"
+@pytest.mark.parametrize("document", [README, REPOSITORY / "docs" / "library.md"], ids=_name)
+def test_python_runs_as_it_stands(document, tmp_path):
+    (code,) = blocks(document, "python")
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert any(tmp_path.iterdir()), "it saves nothing"
 
 
 def test_commands_name_modules_and_flags_that_exist():

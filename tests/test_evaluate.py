@@ -291,3 +291,20 @@ def test_the_suite_has_all_methods_on_the_papers_prompts():
     suite = SUITES["table1"]
     assert {"segment_global", "segment_mapper", "attention_global", "attention_mapper"} <= set(suite.methods)
     assert suite.prompts[:4] == ["happy", "surprised", "blue eyes", "mohawk hairstyle"] and len(suite.prompts) == 6
+
+
+def test_without_its_judges_a_domain_is_measured_by_what_needs_none(domain, monkeypatch, capsys):
+    """One line says what is missing; a cell that was measured without is measured again once they are there."""
+
+    def judges(_):
+        raise ValueError("finding faces needs mediapipe; type pip install")
+
+    monkeypatch.setitem(sys.modules, "coral_jax.toons.truth", SimpleNamespace(judges=judges))
+    told = dataclasses.replace(domain, truth_name="toons")
+    judge = Judge(told, embedder(told, None, None), 2, None)
+    subjects = judge.subjects("happy")
+    assert subjects.asked is None and len(subjects.w_plus) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("note: no success") and line.endswith("needs mediapipe; type pip install")
+    cell = SimpleNamespace(settings={})
+    assert judge.key(cell)["judged"] is False

@@ -107,6 +107,18 @@ def test_a_face_that_is_not_found_is_nan_and_points_are_scaled_to_256_px():
     assert all(np.isnan(values[0]) and values[1] == 0.25 for values in shapes.values())
 
 
+def test_a_landmarker_is_left_alone_when_python_shuts_down():
+    closed = []
+
+    def close():
+        closed.append(1)
+        raise RuntimeError("cannot schedule new futures after shutdown")
+
+    library = SimpleNamespace(close=close, _handle=1)
+    landmarks._close(library)
+    assert closed == [1] and library._handle is None
+
+
 def test_what_is_missing_is_said_with_the_command_that_gets_it(tmp_path, monkeypatch):
     with pytest.raises(
         ValueError, match=r"there is no .*face_landmarker.task; get it: python -m coral_jax.download landmarker"

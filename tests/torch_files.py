@@ -20,6 +20,16 @@ class Name:
         raise AssertionError("only written")
 
 
+class Runs:
+    """An object whose pickle calls `function(*arguments)` when it is read."""
+
+    def __init__(self, function, *arguments):
+        self.call = (function, arguments)
+
+    def __reduce__(self):
+        return self.call
+
+
 class Made:
     """An object whose pickle calls `function(*arguments)`, a Name, and gives it `state` when it is read."""
 

@@ -14,7 +14,7 @@ from coral_jax.evaluation import charts
 from coral_jax.evaluation.judge import smoothed
 from coral_jax.evaluation.plan import cell_folder
 from coral_jax.evaluation.sheets import by_prompt, tiles_of, write_sheets
-from coral_jax.evaluation.tables import Column, cell_text, columns_of, means_of
+from coral_jax.evaluation.tables import Column, cell_text, columns_of, is_best, means_of
 from coral_jax.figures import png
 from coral_jax.runtime.files import read_json, write_bytes
 from coral_jax.training.logs import read_metrics
@@ -74,10 +74,7 @@ def _table(rows: list[dict]) -> list[dict]:
 def _cell(name: str, column: Column, row: dict, rivals: list[dict]) -> dict:
     """Texts of a metric's value and interval, and whether no rival (the row is one of them) has a better value."""
     value, _, interval = cell_text(row.get(name), column).partition(" ")
-    values = [rival[name]["value"] for rival in rivals if name in rival]
-    best = {"up": max, "down": min, "none": None}[column.better]
-    first = len(values) > 1 and best is not None and name in row and row[name]["value"] == best(values)
-    return {"value": value, "interval": interval, "best": first}
+    return {"value": value, "interval": interval, "best": is_best(name, column, row, rivals)}
 
 
 def _trade_off(rows: list[dict], methods: list[str]) -> dict:

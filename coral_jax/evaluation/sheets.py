@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from coral_jax import weights
 from coral_jax.evaluation.plan import cell_folder
@@ -14,14 +15,18 @@ def write_sheets(out: Path, rows: list[dict], domain: str) -> list[Path]:
     """Write sheets/PROMPT.png of every prompt: a row a face, a column a method, masks below."""
     paths = []
     for prompt, methods in by_prompt(rows).items():
-        tiles = {method: tiles_of(out, method, prompt) for method in methods}
-        original = next(iter(tiles.values()))["original"]
-        edited = {method: own["edited"] for method, own in tiles.items()}
-        where = {method: own["where"] for method, own in tiles.items() if "where" in own}
-        sheet = comparison_sheet(prompt, f"{domain}, a column a method", original, edited, where)
         paths.append(out / "sheets" / f"{file_name(prompt)}.png")
-        write_bytes(paths[-1], png(sheet))
+        write_bytes(paths[-1], png(sheet_of(out, prompt, methods, domain)))
     return paths
+
+
+def sheet_of(out: Path, prompt: str, methods: list[str], domain: str) -> Image.Image:
+    """The sheet of one prompt under these methods: a row a face, a column a method, masks below."""
+    tiles = {method: tiles_of(out, method, prompt) for method in methods}
+    original = next(iter(tiles.values()))["original"]
+    edited = {method: own["edited"] for method, own in tiles.items()}
+    where = {method: own["where"] for method, own in tiles.items() if "where" in own}
+    return comparison_sheet(prompt, f"{domain}, a column a method", original, edited, where)
 
 
 def by_prompt(rows: list[dict]) -> dict[str, list[str]]:

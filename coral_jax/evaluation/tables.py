@@ -89,6 +89,13 @@ def cell_text(cell: dict | None, column: Column) -> str:
     return value if low is None else f"{value} [{low}, {high}]"
 
 
+def is_best(name: str, column: Column, row: dict, rivals: list[dict]) -> bool:
+    """Whether no rival (the row is one of them) has a better value of a metric; False where it is alone."""
+    values = [rival[name]["value"] for rival in rivals if name in rival]
+    best = {"up": max, "down": min, "none": None}[column.better]
+    return len(values) > 1 and best is not None and name in row and row[name]["value"] == best(values)
+
+
 def markdown(rows: list[dict]) -> str:
     """The table, and below it every method's means."""
     columns = columns_of(rows)

@@ -48,8 +48,9 @@ def _hair_light(m: Measures) -> np.ndarray:
 
 
 def _redness(m: Measures) -> np.ndarray:
-    """How much more saturated the lips are than the skin."""
-    return hsv(m["colour_lips"])[1] - hsv(m["colour_skin"])[1]
+    """How much more red than green the lips have than the skin, as shares of their light."""
+    lips, skin = (m[f"colour_{part}"] / m[f"colour_{part}"].sum(-1, keepdims=True) for part in ("lips", "skin"))
+    return (lips - skin) @ np.array([1, -1, 0])
 
 
 def _hair_of(hues: tuple[float, float], least: float) -> tuple[Rule, Rule]:
@@ -120,7 +121,8 @@ ATTRIBUTES = {
         "hair length", lambda m: (m["share_hair"] < 0.05) & _uncovered(m), lambda m: m["share_hair"] > 0.1, ("hair", "hat"),
     ),
     "bangs": Attribute("bangs", lambda m: m["bangs"] > 0.7, lambda m: m["bangs"] < 0.1, ("hair", "brow"), ("hair",)),
-    "lipstick": Attribute("lips", lambda m: _redness(m) > 0.25, lambda m: _redness(m) < 0.15, MOUTH),
+    # As red as the redder quarter of generated women's lips; less so than most men's.
+    "lipstick": Attribute("lips", lambda m: _redness(m) > 0.15, lambda m: _redness(m) < 0.107, MOUTH),
     "blue_eyes": Attribute(
         "irises", lambda m: (np.abs(hsv(m["colour_iris"])[0] - 220) < 45) & (hsv(m["colour_iris"])[1] > 0.15),
         lambda m: (hsv(m["colour_iris"])[0] < 60) & (m["share_glasses"] < 0.001), ("eye",),

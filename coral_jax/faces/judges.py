@@ -24,7 +24,7 @@ _BATCH = 4  # faces at a time, so that each network is compiled once
 
 
 class Judges(NamedTuple):
-    """Arrays of BiSeNet, faceres and mobileface, and MediaPipe's landmarker (close it when done)."""
+    """Arrays of BiSeNet, faceres and mobileface, and MediaPipe's landmarker."""
 
     parser: Arrays
     age: Arrays

@@ -10,7 +10,7 @@ are left out.  A stopped run continues from its last checkpoint; the result is t
 import functools
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jax
@@ -185,12 +185,26 @@ def separation(clip: CLIP, tokenizer: Tokenizer, faces: Prepared, colours: bool)
     return found
 
 
-def load_faces(folder: Path) -> tuple[Prepared, Prepared]:
-    """All pools of the folder, prepared: (to train on, held out)."""
-    every = pool.joined([pool.load(folder, name) for name in ("plain", "moved")])
+def measure(clip: CLIP, tokenizer: Tokenizer, faces: Prepared, path: Path) -> None:
+    """Write the table of AUCs, plain and recoloured, and log their means."""
+    table = {name: separation(clip, tokenizer, faces, name == "recoloured") for name in ("plain", "recoloured")}
+    path.write_text(json.dumps(table, indent=1) + "\n")
+    for name, found in table.items():
+        aucs = {word: round(value[0], 3) for word, value in found.items()}
+        logging.info("%s: mean %.3f, least %.3f; %s", name, np.mean(list(aucs.values())), min(aucs.values()), aucs)
+
+
+def prepared(folder: Path, names: Sequence[str]) -> Prepared:
+    """All faces of some pools of the folder, with their labels."""
+    every = pool.joined([pool.load(folder, name) for name in names])
     true, known = labels.truths(labels.measures(every))
-    faces = prepare(every, true, known, SIZE)
-    held_out = np.arange(len(true)) % _HELD_OUT == 0
+    return prepare(every, true, known, SIZE)
+
+
+def load_faces(folder: Path) -> tuple[Prepared, Prepared]:
+    """The pools to train on: (five of six faces, the others, which are held out)."""
+    faces = prepared(folder, ("plain", "moved"))
+    held_out = np.arange(len(faces.true)) % _HELD_OUT == 0
     return tuple(Prepared(*(values[rows] for values in vars(faces).values())) for rows in (~held_out, held_out))
 
 
@@ -205,12 +219,7 @@ def main(_: list[str]) -> None:
     logging.info("%d faces, %d held out; %s", len(faces.images), len(held_out.images), counts)
     clip = train(faces, tokenizer, folder, _STEPS.value, _HARD_FROM.value, _RATE.value)
     weights.save(folder / "clip.safetensors", clip, np.float16)
-    clip = weights.load(folder / "clip.safetensors")
-    table = {name: separation(clip, tokenizer, held_out, name == "recoloured") for name in ("plain", "recoloured")}
-    (folder / "clip.json").write_text(json.dumps(table, indent=1) + "\n")
-    for name, found in table.items():
-        aucs = {word: round(value[0], 3) for word, value in found.items()}
-        logging.info("%s: mean %.3f, least %.3f; %s", name, np.mean(list(aucs.values())), min(aucs.values()), aucs)
+    measure(weights.load(folder / "clip.safetensors"), tokenizer, held_out, folder / "clip.json")
 
 
 if __name__ == "__main__":

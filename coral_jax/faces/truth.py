@@ -5,7 +5,6 @@ truncation; those are held out which certainly lack what the prompt asks for.  W
 kept in the weights folder.
 """
 
-import atexit
 import functools
 from collections.abc import Callable
 from pathlib import Path
@@ -72,9 +71,7 @@ def judges(domain: Domain) -> Judges:
 
 @functools.cache
 def _judges(folder: Path) -> Judges:
-    judging = networks.load(folder)
-    atexit.register(judging.landmarker.close)  # MediaPipe complains otherwise
-    return judging
+    return networks.load(folder)
 
 
 def look(judging: Judges, images: np.ndarray) -> Seen:
@@ -167,9 +164,10 @@ def measure(
     domain: Domain, prompt: str, edit: Callable[[np.ndarray], tuple], count: int = 100, seed: int = HELD_OUT_SEED
 ) -> dict[str, float] | None:
     """Metrics of `edit` (w_plus -> original, edited, ...) on held-out faces; None for a prompt that no rule judges."""
-    asked, judging, parts = held_out(domain, prompt, count, seed), judges(domain), []
+    asked = held_out(domain, prompt, count, seed)
     if asked is None:
         return None
+    judging, parts = judges(domain), []
     for start in range(0, count, BATCH):
         some = asked.at(np.arange(start, min(start + BATCH, count)))
         original, edited, *_ = edit(some.w_plus)
@@ -180,9 +178,11 @@ def measure(
 
 def _eight_faces(domain: Domain, seed: int) -> tuple[np.ndarray, Seen]:
     """Codes and what the judges see of the faces of eight seeds; from the disk where they were looked at before."""
-    file = domain.folder.parent / "judges" / f"{domain.name}_{domain.fingerprint[:12]}_{FORMAT}_{seed}.safetensors"
+    truncation = domain.settings["truncation"]
+    name = f"{domain.name}_{domain.fingerprint[:12]}_{truncation:g}_{FORMAT}_{seed}.safetensors"
+    file = domain.folder.parent / "judges" / name
     if not file.exists():
-        w_plus = w_plus_of_seeds(domain.generator, list(range(seed, seed + BATCH)), domain.settings["truncation"])
+        w_plus = w_plus_of_seeds(domain.generator, list(range(seed, seed + BATCH)), truncation)
         seen = look(judges(domain), np.asarray(_draw(domain.generator, w_plus)))
         tensors = {f"measure_{name}": values for name, values in seen.measures.items()}
         tensors |= {"w_plus": w_plus, "labels": seen.labels, "points": seen.points, "embedding": seen.embedding}

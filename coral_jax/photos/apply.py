@@ -65,9 +65,13 @@ def edited_photograph(
 
     Masks of layers that do not matter leave no trace, and do not count; without masks the whole crop is pasted.
     """
-    carrying = [mask for mask, share in zip(masks, shares, strict=True) if share.matters]
-    inside = inside_of(carrying if masks else None, len(aligned))
+    inside = inside_of(carrying(masks, shares), len(aligned))
     return paste(photo.picture, photo.square, change_of(aligned, inverted, edited), inside)
+
+
+def carrying(masks: list[np.ndarray], shares: list[LayerShare]) -> list[np.ndarray] | None:
+    """The masks of layers that matter; None where there are no masks, and the whole face is edited."""
+    return [mask for mask, share in zip(masks, shares, strict=True) if share.matters] if masks else None
 
 
 def _write(path: Path, image: np.ndarray | Image.Image) -> None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -44,16 +44,26 @@ class Run(NamedTuple):
     folder: Path
 
 
-def train(config: ml_collections.ConfigDict, workdir: Path) -> dict:
+class Watch(Protocol):
+    """Looks on while a run learns in one process, and may end it."""
+
+    def stops(self, done: int) -> bool:
+        """Called when step `done` is under way; may wait.  True: save a checkpoint and end with KeyboardInterrupt."""
+
+    def saved(self, done: int, states: list[TrainState]) -> None:
+        """Called when all runs have a checkpoint of step `done`."""
+
+
+def train(config: ml_collections.ConfigDict, workdir: Path, watch: Watch | None = None) -> dict:
     """Learn the edit that `config` describes, in `workdir`; goes on from its checkpoints, returns summary.json.
 
     ValueError for mistakes in the config and for a folder of another configuration; NonFiniteError.
     """
-    return train_all(config, [Run(config.prompt, workdir)])[0]
+    return train_all(config, [Run(config.prompt, workdir)], watch)[0]
 
 
 @pinned()
-def train_all(config: ml_collections.ConfigDict, runs: list[Run]) -> list[dict]:
+def train_all(config: ml_collections.ConfigDict, runs: list[Run], watch: Watch | None = None) -> list[dict]:
     """Learn the edits of several prompts in one program: each folder is left as `train` leaves it, for its prompt.
 
     Returns each summary.json (nothing in processes other than the first).  Runs that are finished are left alone.
@@ -75,7 +85,7 @@ def train_all(config: ml_collections.ConfigDict, runs: list[Run]) -> list[dict]:
     if open_runs:
         frozen = _of_prompts([with_inputs(frozen._replace(text=text), domain, chosen.settings, run.prompt, seeds)
                               for run, text, unfinished in zip(runs, texts, left, strict=True) if unfinished])  # fmt: skip
-        state, timing = _learn(config, chosen, open_runs, frozen, fresh, draw_key)
+        state, timing = _learn(config, chosen, open_runs, frozen, fresh, draw_key, watch)
 
         def write() -> np.ndarray:
             for run, own in zip(open_runs, partition.unstack(state, len(open_runs)), strict=True):
@@ -151,7 +161,13 @@ def _claim(runs: list[Run], config: ml_collections.ConfigDict, domain: Domain) -
 
 
 def _learn(
-    config: ml_collections.ConfigDict, chosen: Resolved, runs: list[Run], frozen: Frozen, fresh: TrainState, key: jax.Array
+    config: ml_collections.ConfigDict,
+    chosen: Resolved,
+    runs: list[Run],
+    frozen: Frozen,
+    fresh: TrainState,
+    key: jax.Array,
+    watch: Watch | None,
 ) -> tuple[TrainState, dict]:
     """Train the runs together: their last state, stacked, and what the summaries say of it."""
     alone = get_method(config.method).per_face  # each device would hold the deltas of all faces
@@ -185,7 +201,7 @@ def _learn(
         files.enter_context(memory.tuned_for(step))
         with jax.transfer_guard("disallow"):  # a step waits for nothing from the host
             steps = chosen.settings.steps
-            state = _loop(lambda s: step(s, frozen, key, settings), state, config, steps, runs, checkpoints, logs)
+            state = _loop(lambda s: step(s, frozen, key, settings), state, config, steps, runs, checkpoints, logs, watch)
         return partition.fetch(state), timing
 
 
@@ -197,6 +213,7 @@ def _loop(
     runs: list[Run],
     checkpoints: list[Checkpoints],
     logs: list[MetricsLog],
+    watch: Watch | None,
 ) -> TrainState:
     """Train from the state's step to `steps`.  Metrics are fetched after the next step is under way."""
     start = kept = int(state.step)
@@ -228,7 +245,8 @@ def _loop(
         if ready is not None:
             report(*ready)
             ready = None
-        saving = done == steps or done % config.checkpoint_every == 0
+        stopping = watch is not None and watch.stops(done)
+        saving = stopping or done == steps or done % config.checkpoint_every == 0
         if saving or done % config.log_every == 0:
             pending, ready = [], (done, pending)
         if saving:
@@ -240,6 +258,11 @@ def _loop(
                     raise NonFiniteError(f"{_of(prompt)}{bad[0]} is not finite after step {done}; {_remedy(kept, prompt)}")
             for own, writer in zip(states, checkpoints, strict=False):  # there are none in other processes
                 writer.save(done, own)
+            if watch is not None:
+                with jax.transfer_guard("allow"):
+                    watch.saved(done, states)
+            if stopping and done < steps:
+                raise KeyboardInterrupt
             kept, ready, clock = done, None, time.monotonic()
     return state
 

@@ -1,0 +1,102 @@
+"""Edits by name: those that come with the package, and those in a folder of runs.
+
+A name never leads outside: it is looked up among what is there, and is no path.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from coral_jax.artifact import edit_folder
+from coral_jax.bundle import is_bundle, read_member
+from coral_jax.domains import EMBEDDED
+from coral_jax.runtime.errors import nearest
+from coral_jax.runtime.files import read_json
+
+RUNS = Path("runs")  # where training puts them
+_DEPTH = 3  # folders below the runs folder that may hold one: runs/evaluation/METHOD/PROMPT
+
+
+@dataclass(frozen=True)
+class Known:
+    """An edit that can be loaded: its name, where it is, and what edit.json says of it."""
+
+    name: str
+    path: Path
+    prompt: str
+    method: str
+    domain: str
+    tau: float
+    sha256: str  # of the weights
+
+
+def shelf(runs: Path = RUNS) -> dict[str, Known]:
+    """The edits by name: "toons:happy" comes with the domain toons, "happy" is runs/happy or runs/happy.zip.
+
+    What cannot be read as an edit is left out.
+    """
+    found = {}
+    for name, path in [*_packaged(), *_in_runs(runs)]:
+        if (known := _describe(name, path)) is not None:
+            found[name] = known
+    return found
+
+
+def find(name: str, runs: Path = RUNS) -> Known:
+    """The edit of that name; ValueError for one that is not there."""
+    found = shelf(runs)
+    if name not in found:
+        raise ValueError(f"there is no edit {name!r} in {runs} or in the package{nearest(name, found)}")
+    return found[name]
+
+
+def edit_path(text: str) -> Path:
+    """What --edit says as a path: "toons:happy" is the edit of that name in the package."""
+    return dict(_packaged()).get(text, Path(text))
+
+
+def home_of(text: str) -> Path:
+    """The folder in which results of --edit go: a run's own; for a published edit, a folder of its name.
+
+    ValueError where there is no edit.
+    """
+    path = edit_path(text)
+    if not is_bundle(path):
+        return edit_folder(path).parent
+    return path.with_suffix("") if path == Path(text) else RUNS / path.stem
+
+
+def _packaged() -> Iterator[tuple[str, Path]]:
+    for domain, folder in EMBEDDED.items():
+        for path in sorted((folder.parent / "edits").glob("*.zip")):
+            yield f"{domain}:{path.stem}", path
+
+
+def _in_runs(runs: Path) -> Iterator[tuple[str, Path]]:
+    """Runs and published edits up to `_DEPTH` folders down; links that lead out of the runs folder are not followed."""
+    root = runs.resolve()
+    level = [runs] if runs.is_dir() else []
+    for _ in range(_DEPTH):
+        below = []
+        for folder in level:
+            for entry in sorted(folder.iterdir()):
+                if entry.name.startswith(".") or not entry.resolve().is_relative_to(root):
+                    continue
+                if is_bundle(entry) or (entry / "edit" / "edit.json").is_file():
+                    yield entry.relative_to(runs).as_posix().removesuffix(".zip"), entry
+                elif entry.is_dir() and not (entry / "config.json").exists():  # the folder of an unfinished run
+                    below.append(entry)
+        level = below
+
+
+def _describe(name: str, path: Path) -> Known | None:
+    try:
+        if is_bundle(path):
+            text = json.loads(read_member(path, "edit.json"))
+        else:
+            text = read_json(path / "edit" / "edit.json", "train it again")
+        texts = [text[field] for field in ("prompt", "method", "domain", "weights_sha256")]
+        return Known(name, path, *texts[:3], float(text["tau"]), texts[3]) if all(isinstance(t, str) for t in texts) else None
+    except (ValueError, KeyError, TypeError, OSError):
+        return None

@@ -1,0 +1,82 @@
+"""Published edits: one file that is read wherever an edit is, and can write nothing anywhere."""
+
+import json
+import shutil
+import zipfile
+
+import numpy as np
+import pytest
+
+from coral_jax import bundle, shelf
+from coral_jax.artifact import load_edit
+from coral_jax.domains import EMBEDDED
+from coral_jax.publishing import publish
+
+pytestmark = pytest.mark.usefixtures("quick")
+
+
+@pytest.fixture(scope="module")
+def published(trained, tmp_path_factory):
+    return publish(trained.folder, tmp_path_factory.mktemp("published") / "surprised.zip", "CC0-1.0")
+
+
+def test_a_published_edit_is_the_edit(published, trained, weights_dir):
+    there, here = load_edit(published, weights_dir), load_edit(trained.folder, weights_dir)
+    assert (there.prompt, there.tau, there.settings) == (here.prompt, here.tau, here.settings)
+    assert bundle.read_member(published, "weights.safetensors") == (trained.folder / "edit/weights.safetensors").read_bytes()
+    assert shelf.find("surprised", published.parent).sha256 == shelf.find("surprised", trained.folder.parent).sha256
+    assert shelf.home_of(str(published)) == published.parent / "surprised"
+
+
+def test_the_same_edit_gives_the_same_file_with_sheet_and_card(published, trained, tmp_path):
+    again = publish(trained.folder / "edit", tmp_path / "again.zip", "CC0-1.0")
+    assert again.read_bytes() == published.read_bytes()
+    assert bundle.read_member(again, "sheet.png") == (trained.folder / "sheet.png").read_bytes()
+    text = bundle.read_member(again, "README.md").decode()
+    summary = json.loads((trained.folder / "summary.json").read_text())
+    for part in ("# surprised", "| method | attention_mapper |", "| licence | CC0-1.0 |", summary["domain_fingerprint"]):
+        assert part in text
+
+
+def test_what_cannot_be_published_is_explained(trained, tmp_path):
+    with pytest.raises(ValueError, match="domain 'tiny' decide how this edit may be used; say it with --licence"):
+        publish(trained.folder, tmp_path / "x.zip", None)
+    with pytest.raises(ValueError, match="give the name of a zip file, such as --out=x.zip"):
+        publish(trained.folder, tmp_path / "x", "CC0-1.0")
+    with pytest.raises(ValueError, match="no edit in"):
+        publish(tmp_path, tmp_path / "x.zip", "CC0-1.0")
+    assert not any(tmp_path.iterdir())
+
+
+def test_damaged_and_hostile_files_are_refused(published, weights_dir, tmp_path, monkeypatch):
+    broken = tmp_path / "broken.zip"
+    broken.write_bytes(published.read_bytes()[:5000])
+    with pytest.raises(ValueError, match="is damaged, or no zip file"):
+        load_edit(broken, weights_dir)
+    with zipfile.ZipFile(tmp_path / "other.zip", "w") as other:
+        other.writestr("../edit.json", "{}")
+    with pytest.raises(ValueError, match="it lacks edit.json"):
+        load_edit(tmp_path / "other.zip", weights_dir)
+    folder = tmp_path / "there"
+    folder.mkdir()
+    hostile = folder / "hostile.zip"
+    shutil.copy(published, hostile)
+    with zipfile.ZipFile(hostile, "a") as more:
+        more.writestr("../../escaped", b"x")
+    assert load_edit(hostile, weights_dir).prompt == "surprised" and not list(tmp_path.rglob("escaped"))
+    monkeypatch.setattr(bundle, "MOST_BYTES", 100)
+    with pytest.raises(ValueError, match="is larger than 100 bytes"):
+        load_edit(published, weights_dir)
+    assert {name for name in shelf.shelf(tmp_path) if ":" not in name} == set()
+
+
+def test_the_package_has_edits_of_toons():
+    """They fit the domain that ships: an edit of other weights would be refused when it is picked."""
+    known = {name: edit for name, edit in shelf.shelf().items() if name.startswith("toons:")}
+    assert len(known) >= 3 and sum(edit.path.stat().st_size for edit in known.values()) <= 1_500_000
+    for name, one in known.items():
+        edit = load_edit(shelf.edit_path(name))
+        assert edit.domain.folder == EMBEDDED["toons"] and edit.prompt == one.prompt
+        text = bundle.read_member(one.path, "README.md").decode()
+        assert "success" in text and "Apache-2.0" in text
+        assert np.isfinite(edit.tau)
