@@ -28,6 +28,7 @@ from coral_jax.runtime.files import write_bytes
 from coral_jax.runtime.progress import Progress
 
 LIKENESS = 0.5  # of --likeness, where nothing is said
+_TUNED = 60  # steps of tuning at a likeness of 1; up to 0.5, there are none
 _KEEP_SECONDS = 15.0
 _INVERTING, _TUNING = "unfinished_codes.safetensors", "unfinished_weights.safetensors"
 
@@ -49,10 +50,9 @@ def effort_of(generator: Generator, likeness: float) -> Effort:
     if not 0 <= likeness <= 1:
         raise ValueError(f"likeness is {likeness}; give a number from 0 (edits work best) to 1 (most like the picture)")
     looser = 10 ** (1 - 2 * likeness)  # 10 ... 0.1
-    small, whole = (0, 150) if generator.size <= 2 * invert.SMALL else (60, 25)
-    return Effort(
-        invert.Plan(small, whole, 0.05, 0.02 * looser, 0.2 * looser), tune.Tuning(round(60 * likeness), 0.002, 2.0)
-    )  # fmt: skip
+    small, whole = (0, 80) if generator.size <= 2 * invert.SMALL else (60, 40)
+    tuned = round(_TUNED * max(0.0, 2 * likeness - 1))
+    return Effort(invert.Plan(small, whole, 0.05, 0.02 * looser, 0.2 * looser), tune.Tuning(tuned, 0.002, 2.0))
 
 
 def make_photos(domain: Domain, sources: Sequence[Source], locate: Locate, likeness: float, batch: int = 1) -> None:
