@@ -20,8 +20,9 @@ from coral_jax.models.generator import Generator
 from coral_jax.models.prior import prior_of
 from coral_jax.worlds.encoding import explained, train_encoder
 
-WIDTHS, HIDDEN = (32, 64, 128, 192), 512
-_SIZE, _SEED, _PSI = 128, 1805, (0.5, 1.0)
+WIDTHS, HIDDEN = (32, 64, 96, 128), 384
+_SIZE, _SEEN = 128, 64  # px: of the read-out, and what the encoder sees
+_SEED, _PSI = 1805, (0.5, 1.0)
 _PART, _HELD_OUT = 50, 100  # faces a file; faces that do not train
 _BATCH, _RATE = 32, 1e-3
 
@@ -34,7 +35,7 @@ def _draw(generator: Generator, w: jax.Array) -> jax.Array:
 
 
 def drawn(folder: Path, generator: Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """(bytes [count, 128, 128, 3], w [count, w_dim]) of random faces, from the folder where they are there."""
+    """(bytes [count, 64, 64, 3], w [count, w_dim]) of random faces, from the folder where they are there."""
     parts = []
     for start in range(0, count, _PART):
         path = folder / "encoder" / f"{start:05}.safetensors"
@@ -44,7 +45,9 @@ def drawn(folder: Path, generator: Generator, count: int) -> tuple[np.ndarray, n
             weights.save_tensors(path, {"w": w, "images": images}, {})
             logging.info("faces: %d of %d", start + _PART, count)
         parts.append(weights.load_tensors(path)[0])
-    return tuple(np.concatenate([part[name] for part in parts])[:count] for name in ("images", "w"))
+    images, w = (np.concatenate([part[name] for part in parts])[:count] for name in ("images", "w"))
+    cells = images.reshape(len(images), _SEEN, _SIZE // _SEEN, _SEEN, _SIZE // _SEEN, 3)
+    return np.rint(cells.mean((2, 4))).astype(np.uint8), w
 
 
 def main(_: list[str]) -> None:
@@ -53,7 +56,7 @@ def main(_: list[str]) -> None:
     folder, generator = Path(_FOLDER.value), load_generator(_GENERATOR.value)
     images, w = drawn(folder, generator.lower(_SIZE), _COUNT.value)
     prior = prior_of(generator)
-    config = FlatEncoderConfig(_SIZE, WIDTHS, HIDDEN, generator.n_latent, generator.w_dim)
+    config = FlatEncoderConfig(_SEEN, WIDTHS, HIDDEN, generator.n_latent, generator.w_dim)
     learnt = images[_HELD_OUT:], w[_HELD_OUT:]
     encoder = train_encoder(config, prior, *learnt, _BATCH, _STEPS.value, _RATE)
     weights.save(folder / "encoder.safetensors", encoder, np.float16)
@@ -64,6 +67,6 @@ def main(_: list[str]) -> None:
 if __name__ == "__main__":
     _FOLDER = flags.DEFINE_string("folder", "faces_training", "where faces and the result are kept")
     _GENERATOR = flags.DEFINE_string("generator", None, "the converted generator, with read-outs", required=True)
-    _COUNT = flags.DEFINE_integer("count", 2400, "number of faces")
-    _STEPS = flags.DEFINE_integer("steps", 1200, "optimiser steps")
+    _COUNT = flags.DEFINE_integer("count", 1600, "number of faces")
+    _STEPS = flags.DEFINE_integer("steps", 600, "optimiser steps")
     app.run(main)
