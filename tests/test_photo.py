@@ -202,6 +202,15 @@ def test_heic_is_read_where_its_plug_in_is(tmp_path, monkeypatch):
     assert asked
 
 
+def test_images_of_a_photo_stay_in_their_folder(domain, edit, tmp_path):
+    save(tmp_path / "me.png")
+    made(domain, tmp_path / "me.png", tmp_path / "photo")
+    described = json.loads((tmp_path / "photo" / "photo.json").read_text())
+    (tmp_path / "photo" / "photo.json").write_text(json.dumps(described | {"name": "../../away"}))
+    apply_to_photo(edit, tmp_path / "photo", [1.0], None, tmp_path / "in" / "out")
+    assert not list(tmp_path.glob("away*")) and (tmp_path / "in" / "out" / ".._.._away_alpha_+1.png").is_file()
+
+
 def test_a_photo_of_another_domain_is_refused(domain, edit, tmp_path):
     save(tmp_path / "me.png", 32, 32)
     make_domain(tmp_path / "weights" / "other", seed=1)
