@@ -117,14 +117,22 @@ def test_several_pictures_get_a_folder_each_and_the_same_codes_together(domain, 
         assert not together.tuned
 
 
+def test_a_picture_that_is_given_twice_becomes_one_photo(tmp_path):
+    (tmp_path / "in").mkdir()
+    save(tmp_path / "in" / "me.png")
+    sources = sources_of([tmp_path / "in" / "me.png", tmp_path / "in"], tmp_path / "out")
+    assert [source.folder for source in sources] == [tmp_path / "out" / "me"]
+
+
 def test_the_largest_face_is_taken_or_the_one_that_is_asked_for(tmp_path, capsys):
     finder = Finder(points_at(40, 25, 12), points_at(70, 25, 6), points_at(10, 25, 3))
     assert found_face(finder, None, "x.png", None).side == pytest.approx(square_of_points(points_at(40, 25, 12)).side)
     assert "x.png: 3 faces; this is the largest one, --face=2 to --face=3 take others" in capsys.readouterr().err
     assert found_face(finder, None, "x.png", 3).side == pytest.approx(square_of_points(points_at(10, 25, 3)).side)
     assert not capsys.readouterr().err
-    with pytest.raises(ValueError, match=r"--face=4, and x.png has 3 face\(s\); give a number from 1 to 3"):
-        found_face(finder, None, "x.png", 4)
+    for number in (0, 4):
+        with pytest.raises(ValueError, match=rf"--face={number}, and x.png has 3 face\(s\); give a number from 1 to 3"):
+            found_face(finder, None, "x.png", number)
     with pytest.raises(ValueError, match="no face was found in x.png; give a picture in which a face"):
         found_face(Finder(), None, "x.png", None)
 
