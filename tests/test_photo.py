@@ -101,6 +101,22 @@ def test_a_finished_photo_is_not_inverted_again(domain, tmp_path, monkeypatch):
         made(domain, tmp_path / "me.png", tmp_path / "photo")
 
 
+def test_a_folder_of_another_face_is_refused(domain, tmp_path):
+    save(tmp_path / "two.png", 90, 90)
+    source = sources_of([tmp_path / "two.png"], tmp_path / "photo")[0]
+    finder = Finder(points_at(40, 25, 12), points_at(70, 25, 6))
+
+    def begun(number):
+        return making._begun(domain, source, lambda picture, path: found_face(finder, picture, path, number), 0.5)
+
+    for number in (None, None, 1):
+        assert not begun(number)
+    with pytest.raises(ValueError, match="photo holds another face of .*two.png; give --face or --aligned as when"):
+        begun(2)
+    with pytest.raises(ValueError, match="holds another face"):
+        making._begun(domain, source, given_face, 0.5)
+
+
 def test_several_pictures_get_a_folder_each_and_the_same_codes_together(domain, tmp_path, monkeypatch):
     (tmp_path / "in").mkdir()
     for name, width in (("a", 90), ("b", 70)):
