@@ -9,7 +9,7 @@ from jax import Array
 
 from coral_jax.models.encoder import FlatEncoder, FlatEncoderConfig
 from coral_jax.models.prior import Prior
-from coral_jax.toons.fitting import fit, fresh
+from coral_jax.worlds.fitting import fit, fresh
 
 _SHIFT, _ZOOM = 0.03, 0.04  # shares of the picture's side
 _FAR = 0.3  # weight of all directions alike, beside that of what they do to w
