@@ -31,11 +31,14 @@ def _draw(generator: Generator, w: jax.Array) -> jax.Array:
     return jnp.rint((jnp.clip(images, -1, 1) + 1) * 127.5).astype(jnp.uint8)
 
 
-def drawn(folder: Path, generator: Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """(bytes [count, 64, 64, 3], w [count, w_dim]) of random faces, from the folder where they are there."""
+def drawn(folder: Path, generator: Generator, fingerprint: str, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """(bytes [count, 64, 64, 3], w [count, w_dim]) of random faces, from the folder where they are there.
+
+    fingerprint: of the generator's file; faces of another one are left alone.
+    """
     parts = []
     for start in range(0, count, _PART):
-        path = folder / "encoder" / f"{start:05}.safetensors"
+        path = folder / "encoder" / f"{fingerprint[:12]}_{start:05}.safetensors"
         if not path.exists():
             w = draw.random_codes(generator, _PART, _SEED + start, _PSI)
             images = np.concatenate([np.asarray(_draw(generator, one[None])) for one in w])
@@ -51,7 +54,7 @@ def main(_: list[str]) -> None:
     """Draw, train, and write encoder.safetensors into the folder."""
     logging.set_verbosity(logging.INFO)
     folder, generator = Path(_FOLDER.value), load_generator(_GENERATOR.value)
-    images, w = drawn(folder, generator.lower(_SIZE), _COUNT.value)
+    images, w = drawn(folder, generator.lower(_SIZE), weights.fingerprint(_GENERATOR.value), _COUNT.value)
     write_encoder(folder / "encoder.safetensors", generator, images, w, _HELD_OUT, _BATCH, _STEPS.value, _RATE)
 
 
