@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from PIL import Image
 
 from benchmarks.browser import Served, browser, find_browser
 from coral_jax import weights
-from coral_jax.artifact import load_edit
+from coral_jax.artifact import load_edit, save_edit
 from coral_jax.evaluation.plan import cell_folder
 from coral_jax.evaluation.tables import write_tables
 from coral_jax.latents import w_plus_of_seeds
@@ -23,17 +24,19 @@ from coral_jax.training.workdir import finished
 if find_browser() is None:
     pytest.skip("no Chromium, or no Playwright to drive it", allow_module_level=True)
 
-PATIENCE = 120_000  # milliseconds
+PATIENCE = 300_000  # milliseconds: on a busy machine, what is learned compiles for minutes
 
 
 @pytest.fixture(scope="module")
-def runs(trained, tmp_path_factory):
-    """A runs folder with a finished run, and an evaluation of it."""
+def runs(trained, weights_dir, tmp_path_factory):
+    """A runs folder with a finished run, an evaluation of it, and, first on the shelf, an edit of it that shows."""
     folder = tmp_path_factory.mktemp("studio") / "runs"
     evaluation = folder / "compared"
     cell = cell_folder(evaluation, "attention_mapper", "surprised")
     for place in (folder / "surprised", cell):
         shutil.copytree(trained.folder, place)
+    edit = load_edit(trained.folder, weights_dir)
+    save_edit(folder / "strong" / "edit", replace(edit, settings=replace(edit.settings, strength=60.0)))
     grey = np.full((1, 16, 16, 3), 128, np.uint8)
     weights.save_tensors(cell / "samples.safetensors", {"original": grey, "edited": grey, "where": grey}, {})
     metrics = {"success": {"value": 0.5, "low": 0.4, "high": 0.6}}
