@@ -66,19 +66,15 @@ def with_differences(generator: Generator, differences: Mapping[str, np.ndarray 
     """A generator whose weights of these names are moved; the one given stays as it is."""
     if not differences:
         return generator
-    moved = nnx.merge(*nnx.split(generator))
-    variables = weights.named_variables(moved)
-    for name, difference in differences.items():
-        variables[name].set_value(variables[name][...] + jnp.asarray(difference, jnp.float32))
-    return moved
-
-
-def whole(picture: np.ndarray) -> Square:
-    """The square of a picture that is aligned already: all of it.  ValueError for one that is not square."""
-    height, width = picture.shape[:2]
-    if height != width:
-        raise ValueError(f"it has {width} x {height} pixels, and an aligned picture is square; leave --aligned out, or crop it")
-    return Square(np.array([-0.5, -0.5]), np.array([width, 0.0]), np.array([0.0, width]))
+    graph, state = nnx.split(generator)
+    # New variables: under jax.jit or jax.grad those of the generator may not be changed.
+    moved = {
+        path: variable.replace(variable[...] + jnp.asarray(differences[name], jnp.float32))
+        if (name := ".".join(map(str, path))) in differences
+        else variable
+        for path, variable in nnx.to_flat_state(state)
+    }
+    return nnx.merge(graph, nnx.from_flat_state(moved))
 
 
 def save_photo(folder: str | os.PathLike, photo: Photo) -> None:

@@ -53,6 +53,6 @@ def main(_: list[str]) -> None:
 
 if __name__ == "__main__":  # other programs have flags of the same names
     _FOLDER = flags.DEFINE_string("folder", "toons_training", "where the result is kept")
-    _COUNT = flags.DEFINE_integer("count", 8192, "number of faces")
-    _STEPS = flags.DEFINE_integer("steps", 1500, "optimiser steps")
+    _COUNT = flags.DEFINE_integer("count", 6144, "number of faces")
+    _STEPS = flags.DEFINE_integer("steps", 600, "optimiser steps")
     app.run(main)
