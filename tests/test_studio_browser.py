@@ -18,7 +18,8 @@ from coral_jax.artifact import load_edit, save_edit
 from coral_jax.evaluation.plan import cell_folder
 from coral_jax.evaluation.tables import write_tables
 from coral_jax.latents import w_plus_of_seeds
-from coral_jax.photos.photo import Photo, save_photo, whole
+from coral_jax.photos.align import whole
+from coral_jax.photos.photo import Photo, save_photo
 from coral_jax.training.workdir import finished
 
 if find_browser() is None:
@@ -51,7 +52,7 @@ def photos(trained, weights_dir, runs):
     domain = load_edit(trained.folder, weights_dir).domain
     picture = np.random.default_rng(0).integers(0, 255, (16, 16, 3), np.uint8)
     w_plus = w_plus_of_seeds(domain.generator, [4], 0.8)[0]
-    photo = Photo("me", picture, "0" * 64, whole(picture), "tiny", domain.fingerprint, 0.5, w_plus)
+    photo = Photo("me", picture, "0" * 64, whole(len(picture)), "tiny", domain.fingerprint, 0.5, w_plus)
     save_photo(runs.parent / "photos" / "me", photo)
     return runs.parent / "photos"
 
@@ -189,7 +190,9 @@ def test_photographs_are_picked_and_uploaded(page, runs, photos, weights_dir, tm
     mine = tmp_path / "mine.png"
     Image.fromarray(np.random.default_rng(1).integers(0, 255, (20, 20, 3), np.uint8)).save(mine)
     page.set_input_files("#upload", mine)
-    page.locator("[data-photo=mine][aria-pressed=true]").wait_for()
+    ended = page.locator("[data-photo=mine][aria-pressed=true]").or_(page.get_by_text("Error", exact=False))
+    ended.first.wait_for()
+    assert page.locator("[data-photo=mine]").count() == 1, page.locator("#upload-state").inner_text()
     drawn(page, lambda: slide(page, ".alpha input", "-1.4"))
     page.get_by_role("button", name="keep").click()
     page.get_by_text("kept as mine").wait_for()
