@@ -134,7 +134,7 @@ def test_pictures_that_are_aligned_are_taken_whole(domain, tmp_path):
     make_photos(domain, sources_of([tmp_path / "me.png"], tmp_path / "photo"), given_face, 0.5)
     aligned = load_photo(tmp_path / "photo").aligned(32)
     np.testing.assert_array_equal(aligned, picture)
-    with pytest.raises(ValueError, match="x.png: it has 90 x 60 pixels, and an aligned picture is square; leave --aligned out"):
+    with pytest.raises(ValueError, match="x.png has 90 x 60 pixels, and an aligned picture is square; leave --aligned out"):
         given_face(np.zeros((60, 90, 3), np.uint8), "x.png")
 
 

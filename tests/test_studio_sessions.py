@@ -8,7 +8,8 @@ from PIL import Image
 
 from coral_jax.figures import png
 from coral_jax.latents import w_plus_of_seeds
-from coral_jax.photos.photo import Photo, save_photo, whole
+from coral_jax.photos.align import whole
+from coral_jax.photos.photo import Photo, save_photo
 from coral_jax.recipe import of_json
 from coral_jax.studio import sessions as rooms
 from coral_jax.studio.easel import Easel
@@ -22,7 +23,7 @@ PICTURE = np.random.default_rng(0).integers(0, 255, (20, 20, 3), np.uint8)
 @pytest.fixture
 def photo(domain):
     w_plus = w_plus_of_seeds(domain.generator, [4], 0.8)[0]
-    return Photo("me", PICTURE, "0" * 64, whole(PICTURE), "tiny", domain.fingerprint, 0.5, w_plus)
+    return Photo("me", PICTURE, "0" * 64, whole(len(PICTURE)), "tiny", domain.fingerprint, 0.5, w_plus)
 
 
 @pytest.fixture

@@ -45,6 +45,11 @@ def square_of(left_eye: np.ndarray, right_eye: np.ndarray, mouth: np.ndarray) ->
     return Square(eyes + 0.1 * down - x - y, 2 * x, 2 * y)
 
 
+def whole(size: int) -> Square:
+    """All of a square picture."""
+    return Square(np.array([-0.5, -0.5]), np.array([float(size), 0.0]), np.array([0.0, float(size)]))
+
+
 def square_of_points(points: np.ndarray) -> Square:
     """FFHQ's square of a face with MediaPipe's landmarks, [478, 2] in pixels."""
     middles = (points[list(pair)].mean(axis=0).astype(np.float64) for pair in (_LEFT_EYE, _RIGHT_EYE, _MOUTH))
@@ -54,10 +59,12 @@ def square_of_points(points: np.ndarray) -> Square:
 def aligned(picture: np.ndarray, square: Square, size: int) -> np.ndarray:
     """The square of a picture, uint8 [H, W, 3], at size x size: uint8 [size, size, 3].
 
-    What lies beyond the picture's border is its blurred reflection.
+    What lies beyond the picture's border is its blurred reflection.  All of a picture is scaled, and no border is blurred.
     """
-    shrink = int(square.side / size / 2)
     image = Image.fromarray(picture)
+    if np.array_equal(square.corners, whole(image.width).corners) and image.width == image.height:
+        return np.asarray(image.resize((size, size), Image.Resampling.LANCZOS))
+    shrink = int(square.side / size / 2)
     if shrink > 1:
         image = image.resize((round(image.width / shrink), round(image.height / shrink)), Image.Resampling.LANCZOS)
         square = square.moved((0, 0), 1 / shrink)

@@ -10,8 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from coral_jax.landmarks import Landmarker
-from coral_jax.photos.align import Square, square_of_points
-from coral_jax.photos.photo import whole
+from coral_jax.photos.align import Square, square_of_points, whole
 from coral_jax.pictures import HEIC, SUFFIXES
 from coral_jax.runtime.files import file_name
 
@@ -82,7 +81,9 @@ def found_face(landmarker: Landmarker, picture: np.ndarray, path: Path, number: 
 
 def given_face(picture: np.ndarray, path: Path) -> Square:
     """All of a picture that is aligned already; ValueError for one that is not square."""
-    try:
-        return whole(picture)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+    height, width = picture.shape[:2]
+    if height != width:
+        raise ValueError(
+            f"{path} has {width} x {height} pixels, and an aligned picture is square; leave --aligned out, or crop it"
+        )
+    return whole(width)

@@ -49,7 +49,7 @@ def effort_of(generator: Generator, likeness: float) -> Effort:
     if not 0 <= likeness <= 1:
         raise ValueError(f"likeness is {likeness}; give a number from 0 (edits work best) to 1 (most like the picture)")
     looser = 10 ** (1 - 2 * likeness)  # 10 ... 0.1
-    small, whole = (0, 150) if generator.size <= 2 * invert.SMALL else (60, 25)
+    small, whole = (0, 80) if generator.size <= 2 * invert.SMALL else (60, 25)
     return Effort(
         invert.Plan(small, whole, 0.05, 0.02 * looser, 0.2 * looser), tune.Tuning(round(60 * likeness), 0.002, 2.0)
     )  # fmt: skip

@@ -77,14 +77,6 @@ def with_differences(generator: Generator, differences: Mapping[str, np.ndarray 
     return nnx.merge(graph, nnx.from_flat_state(moved))
 
 
-def whole(picture: np.ndarray) -> Square:
-    """The square of a picture that is aligned already: all of it.  ValueError for one that is not square."""
-    height, width = picture.shape[:2]
-    if height != width:
-        raise ValueError(f"it has {width} x {height} pixels, and an aligned picture is square; leave --aligned out, or crop it")
-    return Square(np.array([-0.5, -0.5]), np.array([width, 0.0]), np.array([0.0, width]))
-
-
 def save_photo(folder: str | os.PathLike, photo: Photo) -> None:
     """Write a photo's folder, its description last: what has one is whole."""
     folder = Path(folder)

@@ -60,6 +60,7 @@ export function makeEdit(shared) {
     try {
       const blob = await picture("draw", { recipe: recipe(), size });
       show(stage.after, blob);
+      await stage.after.decode().catch(() => {}); // another took its place
       byId("stage").dataset.drawn = String(Number(byId("stage").dataset.drawn ?? 0) + 1); // for tests
       if (size === "full") drawBefore(size);
     } finally { clearTimeout(timer); byId("busy").hidden = true; }
