@@ -168,10 +168,13 @@ def lowered(generator: Generator) -> Generator:
 
 
 def previews(edit: Edit) -> bool:
-    """Whether a preview shows what the edit does: all layers that it edits, and masks, are of the lower generator too."""
+    """Whether a preview shows what the edit does: all layers that it edits, and masks, are of the lower generator too.
+
+    Of an edit that is yet to be learned as well.
+    """
     generator = edit.domain.generator
     low = lowered(generator)
-    return low is generator or (bool(edit.masked_layers) and edit.method.layers(low) == edit.method.layers(generator))
+    return low is generator or (edit.method.region is not None and edit.method.layers(low) == edit.method.layers(generator))
 
 
 def changed_mask(mask: jax.Array, switch: jax.Array, brush: jax.Array) -> jax.Array:

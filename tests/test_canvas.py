@@ -133,6 +133,7 @@ def test_a_preview_is_drawn_by_the_lower_generator(edit, w_plus, monkeypatch):
     assert low.size == 8
     face = Canvas(edit.domain, w_plus, preview=True)
     assert face.original.shape == (8, 8, 3)
+    assert not previews(replace(edit, trainables=None))  # before it is learned
     single = made(edit, "feat_7")
     assert previews(single) == (single.method.layers(low) == single.method.layers(edit.domain.generator))
 
