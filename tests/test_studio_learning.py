@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from coral_jax.config import folder_name
 from coral_jax.domains import load_domain
 from coral_jax.studio.learner import Watcher
 from coral_jax.studio.learning import PACE, START, Learning, methods_of
@@ -43,13 +44,10 @@ def test_trainings_that_cannot_be_are_explained(domain, tmp_path, prompt, method
 
 
 def test_a_prompt_is_never_a_path(tmp_path):
-    learning = Learning(tmp_path / "runs", None)
     (tmp_path / "prompts.txt").write_text("secret\n")
-    names = [learning._free_name(prompt) for prompt in ("../x", "/etc/passwd", "a;b", str(tmp_path / "prompts.txt"), "..")]
+    names = [folder_name(prompt) for prompt in ("../x", "/etc/passwd", "a;b", str(tmp_path / "prompts.txt"), "..")]
     assert names[:3] == ["x", "etc_passwd", "a_b"] and "secret" not in names
     assert all("/" not in name and name.strip(".") for name in names)
-    (tmp_path / "runs" / "x").mkdir(parents=True)
-    assert learning._free_name("X") == "x_2"
 
 
 def test_methods_without_segmenters():

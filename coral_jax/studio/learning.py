@@ -15,7 +15,7 @@ from pathlib import Path
 from coral_jax.config import folder_name, make, resolve
 from coral_jax.domains import Domain
 from coral_jax.methods import METHODS, get_method
-from coral_jax.runtime.files import read_json, read_text, write_json
+from coral_jax.runtime.files import free_name, read_json, read_text, write_json
 from coral_jax.training.logs import read_metrics
 from coral_jax.training.workdir import finished
 
@@ -71,7 +71,7 @@ class Learning:
     def start(self, domain: Domain, prompt: str, method: str, steps: int | None, seeds: list[int]) -> str:
         """Begin a training, and return its name: that of its folder among the runs.  ValueError while another one learns."""
         plan = self.plan(domain, prompt, method, steps)
-        name = self._free_name(prompt)
+        name = free_name(folder_name(prompt), self._runs)
         every = max(1, plan["steps"] // CHECKPOINTS)
         fields = {"method": method, "domain": domain.name, "steps": steps, "sheet_seeds": ",".join(map(str, seeds)),
                   "checkpoint_every": every, "log_every": max(1, min(10, plan["steps"] // 50)),
@@ -180,12 +180,6 @@ class Learning:
             self._process.stdin.flush()
         except BrokenPipeError as error:
             raise ValueError(f"{self._name!r} has just ended") from error
-
-    def _free_name(self, prompt: str) -> str:
-        name = folder_name(prompt)
-        taken = {entry.name.casefold() for entry in self._runs.iterdir()} if self._runs.is_dir() else set()
-        numbered = [name, *(f"{name}_{number}" for number in range(2, len(taken) + 3))]
-        return next(one for one in numbered if one.casefold() not in taken)
 
     def _folder(self, name: str) -> Path:
         """The folder of a training; ValueError for a name that is none: no path leads anywhere."""
