@@ -17,6 +17,7 @@ from coral_jax.photos.apply import carrying, edited_photograph
 from coral_jax.photos.paste import change_of, inside_of
 from coral_jax.photos.photo import DESCRIPTION, Photo, check_domain, load_photo
 from coral_jax.runtime.errors import nearest
+from coral_jax.runtime.files import read_json
 
 
 @dataclass(frozen=True)
@@ -29,9 +30,11 @@ class Seed:
 
 @dataclass(frozen=True)
 class Pictured:
-    """A photograph's face: the name of a photo's folder."""
+    """A photograph's face: the name of a photo's folder, and what tells it from another one of that name."""
 
     photo: str
+    picture_sha256: str
+    codes_sha256: str
 
 
 Face = Seed | Pictured
@@ -75,7 +78,10 @@ class Sitter:
 
 
 def sitter_of(face: Face, domain: Domain, photos: Path) -> Sitter:
-    """Who a recipe's face is; photos: the folder of photos' folders.  ValueError for a photo that is not there."""
+    """Who a recipe's face is; photos: the folder of photos' folders.
+
+    ValueError for a photo that is not there, and for one that is another picture or was inverted again.
+    """
     if isinstance(face, Seed):
         return Sitter(domain, w_plus_of_seeds(domain.generator, [face.seed], face.truncation)[0])
     known = photo_folders(photos)
@@ -83,13 +89,31 @@ def sitter_of(face: Face, domain: Domain, photos: Path) -> Sitter:
         raise ValueError(f"there is no photo {face.photo!r} in {photos}{nearest(face.photo, known)}")
     photo = load_photo(known[face.photo])
     check_domain(photo, domain, known[face.photo])
+    if pictured(known[face.photo], domain.name) != face:
+        raise ValueError(
+            f"the photo {face.photo!r} in {photos} is not the one of the recipe: it is another picture, or was made again; "
+            "pick it in the studio and save the recipe again"
+        )
     return Sitter(dataclasses.replace(domain, generator=photo.generator(domain.generator)), photo.w_plus, photo)
 
 
+def pictured(folder: Path, domain: str) -> Pictured | None:
+    """What a recipe says of the photo in a folder; None for one of another domain, and for one that is not inverted yet."""
+    try:
+        said = read_json(folder / DESCRIPTION, "make it again")
+        picture, codes = said["picture_sha256"], said["codes_sha256"]
+        return Pictured(folder.name, picture, codes) if codes and said["domain"] == domain else None
+    except (ValueError, KeyError, OSError):
+        return None
+
+
 def photo_folders(photos: Path) -> dict[str, Path]:
-    """The folders of photos in a folder, by name: a name is looked up among them, and is no path."""
+    """The folders of photos in a folder, by name: a name is looked up among them, and is no path.
+
+    Those whose names begin with "." are not whole.
+    """
     root = photos.resolve()
-    found = [path.parent for path in sorted(photos.glob(f"*/{DESCRIPTION}")) if path.resolve().is_relative_to(root)]
+    found = [path.parent for path in sorted(photos.glob(f"[!.]*/{DESCRIPTION}")) if path.resolve().is_relative_to(root)]
     return {folder.name: folder for folder in found}
 
 

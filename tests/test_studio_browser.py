@@ -183,7 +183,7 @@ def test_photographs_are_picked_and_uploaded(page, runs, photos, weights_dir, tm
     edited = drawn(page, lambda: slide(page, ".alpha input", "1.4"))
     assert edited != shown(page, "#before")
     picture, recipe = saved(page, "#save-picture", tmp_path), saved(page, "#save-recipe", tmp_path)
-    assert json.loads(recipe.read_text())["face"] == {"photo": "me"}
+    assert json.loads(recipe.read_text())["face"]["photo"] == "me"
     assert redraw(recipe, runs, photos, weights_dir).read_bytes() == picture.read_bytes()
     page.set_input_files("#upload", {"name": "note.png", "mimeType": "image/png", "buffer": b"no picture"})
     page.get_by_text("'note.png' cannot be read as a picture").wait_for()

@@ -62,7 +62,7 @@ def requests(recipe):
     compared = {"name": "surprised", "methods": ["m"], "prompts": ["p"], "prompt": "p"}
     yield "draw", of_edit
     yield "layers", of_edit
-    yield "draw", lambda name: {"recipe": recipe | {"face": {"photo": name}}}
+    yield "draw", lambda name: {"recipe": recipe | {"face": {"photo": name, "picture_sha256": "", "codes_sha256": ""}}}
     yield "draw", lambda name: {"recipe": recipe | {"domain": name}}
     yield "draw", lambda name: {"recipe": recipe, "size": name}
     yield "domain", lambda name: {"domain": name}

@@ -1,5 +1,6 @@
 """Open pages: what each holds is its own, and goes with it."""
 
+import dataclasses
 import weakref
 
 import numpy as np
@@ -11,6 +12,7 @@ from coral_jax.latents import w_plus_of_seeds
 from coral_jax.photos.align import whole
 from coral_jax.photos.photo import Photo, save_photo
 from coral_jax.recipe import of_json
+from coral_jax.sitter import photo_folders
 from coral_jax.studio import sessions as rooms
 from coral_jax.studio.easel import Easel
 from coral_jax.studio.sessions import Sessions
@@ -28,17 +30,23 @@ def photo(domain):
 
 @pytest.fixture
 def recipe(domain):
-    """The photo "me" without an edit."""
-    about = {"format": 1, "domain": "tiny", "domain_fingerprint": domain.fingerprint}
-    return of_json(about | {"face": {"photo": "me"}, "edits": []}, "it")
+    """Makes the recipe of a photo without an edit."""
+
+    def make(face):
+        about = {"format": 1, "domain": "tiny", "domain_fingerprint": domain.fingerprint}
+        return of_json(about | {"face": face, "edits": []}, "it")
+
+    return make
 
 
 def test_a_photograph_is_seen_by_its_page_alone(photo, recipe, weights_dir, tmp_path):
     easel, sessions = Easel(tmp_path / "runs", tmp_path / "photos", str(weights_dir)), Sessions(tmp_path / "pages")
     mine, other = sessions.open(), sessions.open()
     save_photo(mine.folder / "me", photo)
+    (known,) = easel.photos(mine, "tiny")
+    recipe = recipe(known["face"])
     assert easel.picture(mine, recipe, "saved") == png(Image.fromarray(PICTURE))
-    assert easel.photos(mine, "tiny") == [{"name": "me", "own": True}] and easel.photos(mine, "toons") == []
+    assert known["face"]["photo"] == "me" and known["own"] and easel.photos(mine, "toons") == []
     assert easel.photos(other, "tiny") == []
     for size in ("saved", "preview"):
         with pytest.raises(ValueError, match="there is no photo 'me'"):
@@ -51,6 +59,37 @@ def test_a_photograph_is_seen_by_its_page_alone(photo, recipe, weights_dir, tmp_
     sessions.close(mine.token)
     assert canvas() is None and not mine.folder.exists() and sessions.get(mine.token) is None
     assert sessions.get(other.token) is other
+
+
+def test_a_recipe_draws_its_own_photo_or_none(photo, recipe, weights_dir, tmp_path):
+    """Another person's photo may have the same name: in the folder of photos, or made there later."""
+    easel, page = Easel(tmp_path / "runs", tmp_path / "photos", str(weights_dir)), Sessions(tmp_path / "pages").open()
+    other = dataclasses.replace(photo, picture=255 - PICTURE, picture_sha256="1" * 64)
+    again = dataclasses.replace(other, w_plus=other.w_plus + 1)
+    save_photo(page.folder / "me", photo)
+    save_photo(tmp_path / "photos" / "me", other)
+    mine, kept = (recipe(one["face"]) for one in easel.photos(page, "tiny"))
+    assert easel.picture(page, mine, "saved") == png(Image.fromarray(PICTURE))
+    assert easel.picture(page, kept, "saved") == png(Image.fromarray(255 - PICTURE))
+    stranger = Sessions(tmp_path / "others").open()
+    save_photo(tmp_path / "photos" / "me", again)
+    for wrong in (mine, kept):
+        with pytest.raises(ValueError, match="is not the one of the recipe"):
+            easel.picture(stranger, wrong, "saved")
+    with pytest.raises(ValueError, match="it: the face is not a photo"):
+        recipe({"photo": "me"})
+
+
+def test_what_was_copied_in_part_is_no_photo(photo, tmp_path, monkeypatch):
+    page, photos = Sessions(tmp_path / "pages").open(), tmp_path / "photos"
+    save_photo(page.folder / "me", photo)
+    save_photo(photos / ".me.partial", photo)  # a program that was killed left it
+    assert photo_folders(photos) == {}
+    monkeypatch.setattr("shutil.copytree", lambda source, target: target.mkdir() or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        keep(page.folder, "me", photos)
+    monkeypatch.undo()
+    assert keep(page.folder, "me", photos) == "me" and {entry.name for entry in photos.iterdir()} == {".me.partial", "me"}
 
 
 def test_pages_that_are_silent_are_closed(tmp_path, monkeypatch):

@@ -127,7 +127,7 @@ class Studio:
         name = (await self.draws(self.easel.domain, asked.get("domain", ""))).name
         if session.upload is not None and state_of(session.upload, session.folder)["state"] == "working":
             raise ValueError("one photograph of this page is being inverted; wait for it")
-        given = (session.folder, asked.get("file", ""), content, name, asked.get("aligned") == "true", self._weights_dir)
+        given = (session.folder, self._photos, asked.get("file", ""), content, name, asked.get("aligned") == "true", self._weights_dir)
         session.upload = await run_in_threadpool(begin, *given)
         return JSONResponse(state_of(session.upload, session.folder))
 

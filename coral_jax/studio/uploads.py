@@ -1,6 +1,7 @@
 """A page's own photographs: uploaded, decoded as data, inverted by `coral_jax.photo` in a process of its own."""
 
 import re
+import secrets
 import shutil
 import subprocess
 import sys
@@ -23,15 +24,17 @@ class Upload:
     log: Path
 
 
-def begin(folder: Path, file: str, content: bytes, domain: str, aligned: bool, weights_dir: str | None) -> Upload:
+def begin(
+    folder: Path, photos: Path, file: str, content: bytes, domain: str, aligned: bool, weights_dir: str | None
+) -> Upload:
     """Start to make a photo of a picture's content in a page's folder; `file` is the name that the user knows it by.
 
-    ValueError for what is no picture that can be read.
+    It gets a name that no photo in the folder `photos` has.  ValueError for what is no picture that can be read.
     """
     stem, _, suffix = Path(file).name.rpartition(".")
     if f".{suffix.lower()}" not in SUFFIXES:
         raise ValueError(f"{Path(file).name!r} is no picture that can be read; give one of {', '.join(SUFFIXES)}")
-    name = free_name(file_name(stem or "photo"), folder)
+    name = free_name(file_name(stem or "photo"), folder, photos)
     source = folder / ".sources" / f"{name}.{suffix.lower()}"
     source.parent.mkdir(parents=True, exist_ok=True)
     source.write_bytes(content)
@@ -79,9 +82,12 @@ def keep(folder: Path, name: str, photos: Path) -> str:
         raise ValueError(f"this page has no photograph {name!r}")
     kept = free_name(name, photos)
     photos.mkdir(parents=True, exist_ok=True)
-    partial = photos / f".{kept}.partial"
-    shutil.copytree(own[name], partial)
-    partial.rename(photos / kept)
+    partial = photos / f".{kept}.{secrets.token_hex(4)}.partial"
+    try:
+        shutil.copytree(own[name], partial)
+        partial.rename(photos / kept)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     return kept
 
 
