@@ -1,6 +1,10 @@
 """Open pages: what each holds is its own, and goes with it."""
 
+import contextlib
 import dataclasses
+import subprocess
+import threading
+import time
 import weakref
 
 import numpy as np
@@ -16,7 +20,7 @@ from coral_jax.sitter import photo_folders
 from coral_jax.studio import sessions as rooms
 from coral_jax.studio.easel import Easel
 from coral_jax.studio.sessions import Sessions
-from coral_jax.studio.uploads import keep
+from coral_jax.studio.uploads import Upload, end, keep
 
 pytestmark = pytest.mark.usefixtures("quick")
 PICTURE = np.random.default_rng(0).integers(0, 255, (20, 20, 3), np.uint8)
@@ -110,3 +114,43 @@ def test_of_too_many_pages_the_most_silent_one_is_closed(tmp_path, monkeypatch):
     third = sessions.open()
     assert len(sessions) == 2 and sessions.get(second.token) is None and sessions.get(third.token) is third
     assert len({first.token, second.token, third.token}) == 3
+
+
+def test_an_inversion_ends_with_its_page(tmp_path):
+    """Also where the page closes while the picture is read, and a page has one at a time."""
+    sessions = Sessions(tmp_path)
+    page, late = sessions.open(), sessions.open()
+    upload = page.take(lambda: working(page))
+    with pytest.raises(ValueError, match="one photograph of this page is being inverted"):
+        page.take(lambda: working(page))
+    sessions.close_all()
+    assert upload.process.returncode is not None and not page.folder.exists() and len(sessions) == 0
+    with pytest.raises(ValueError, match="this page was closed"):
+        late.take(lambda: working(late))
+
+
+def working(page):
+    """An upload whose inversion goes on and on."""
+    page.folder.mkdir(parents=True, exist_ok=True)
+    return Upload("me", subprocess.Popen(["sleep", "60"]), page.folder / "log.txt")
+
+
+def test_two_uploads_at_once_are_one(tmp_path):
+    sessions, gate = Sessions(tmp_path), threading.Barrier(2)
+    page = sessions.open()
+
+    def upload():
+        gate.wait()
+        with contextlib.suppress(ValueError):
+            begun.append(page.take(lambda: time.sleep(0.05) or working(page)))
+
+    begun = []
+    both = [threading.Thread(target=upload) for _ in range(2)]
+    for one in both:
+        one.start()
+    for one in both:
+        one.join()
+    sessions.close(page.token)
+    for one in begun:
+        end(one)
+    assert len(begun) == 1
