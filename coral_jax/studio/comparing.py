@@ -11,7 +11,6 @@ from coral_jax.runtime.files import read_json
 from coral_jax.shelf import EVALUATIONS
 
 
-
 def evaluations(runs: Path) -> dict[str, Path]:
     """The folders with an evaluation's table.json, by their name below the runs folder; none outside of it."""
     root = runs.resolve()

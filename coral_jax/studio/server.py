@@ -127,8 +127,8 @@ class Studio:
         asked = request.query_params
         content = await read_body(request, MOST_UPLOAD)
         name = (await self.draws(self.easel.domain, asked.get("domain", ""))).name
-        given = (session.folder, self._photos, asked.get("file", ""), content, name, asked.get("aligned") == "true", self._weights_dir)
-        upload = await run_in_threadpool(session.take, partial(begin, *given))
+        given = (asked.get("file", ""), content, name, asked.get("aligned") == "true", self._weights_dir)
+        upload = await run_in_threadpool(session.take, partial(begin, session.folder, self._photos, *given))
         return JSONResponse(await run_in_threadpool(state_of, upload, session.folder))
 
     async def upload_state(self, request: Request, session: Session) -> Response:

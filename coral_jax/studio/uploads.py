@@ -24,9 +24,7 @@ class Upload:
     log: Path
 
 
-def begin(
-    folder: Path, photos: Path, file: str, content: bytes, domain: str, aligned: bool, weights_dir: str | None
-) -> Upload:
+def begin(folder: Path, photos: Path, file: str, content: bytes, domain: str, aligned: bool, weights_dir: str | None) -> Upload:
     """Start to make a photo of a picture's content in a page's folder; `file` is the name that the user knows it by.
 
     It gets a name that no photo in the folder `photos` has.  ValueError for what is no picture that can be read.
