@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +47,7 @@ class Sitter:
     domain: Domain
     w_plus: np.ndarray
     photo: Photo | None = None
+    _aligned: dict[int, np.ndarray] = field(default_factory=dict, repr=False, compare=False)  # by size: photographs are large
 
     def canvas(self, *, preview: bool = False) -> Canvas:
         """The face to draw edits on; a preview as `Canvas` has it."""
@@ -57,7 +58,7 @@ class Sitter:
         drawn = canvas.draw(edits)
         if self.photo is None:
             return to_pixels(drawn.image)
-        aligned = self.photo.aligned(len(drawn.image))
+        aligned = self._aligned_at(len(drawn.image))
         if not edits:
             return aligned
         change = change_of(aligned, to_pixels(canvas.original), to_pixels(drawn.image))
@@ -71,10 +72,15 @@ class Sitter:
             return png(drawn.image)
         if not edits:
             return png(Image.fromarray(self.photo.picture))
-        aligned = self.photo.aligned(len(drawn.image))
+        aligned = self._aligned_at(len(drawn.image))
         inverted, edited = to_pixels(canvas.original), to_pixels(drawn.image)
         pasted, _ = edited_photograph(self.photo, aligned, inverted, edited, *_all_layers(canvas, edits, drawn))
         return png(Image.fromarray(pasted))
+
+    def _aligned_at(self, size: int) -> np.ndarray:
+        if size not in self._aligned:
+            self._aligned[size] = self.photo.aligned(size)
+        return self._aligned[size]
 
 
 def sitter_of(face: Face, domain: Domain, photos: Path) -> Sitter:
