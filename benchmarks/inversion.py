@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from coral_jax import commands
+from coral_jax import commands, shelf
 from coral_jax.artifact import Edit, load_edit
 from coral_jax.domains import Domain, load_domain
 from coral_jax.figures import to_pixels
@@ -124,10 +124,13 @@ def main() -> None:
     for rung in _RUNGS.value:
         about = common | {"rung": rung}
         if _EDIT.value:
-            edit = load_edit(_EDIT.value, _WEIGHTS_DIR.value)
-            about |= {"prompt": edit.prompt, "faces": _FACES.value}
+            edit = load_edit(shelf.edit_path(_EDIT.value), _WEIGHTS_DIR.value)
+            known = shelf.describe(_EDIT.value, shelf.edit_path(_EDIT.value))
+            about |= {"prompt": edit.prompt, "method": known.method, "weights_sha256": known.sha256, "faces": _FACES.value}
             if not any(about.items() <= row.items() for row in there):
                 measured = domain.truth.measure(domain, edit.prompt, editing(edit, rung, _LIKENESS.value), _FACES.value)
+                if measured is None:
+                    raise ValueError(f"no judge of the domain {domain.name!r} knows {edit.prompt!r}; give another --edit")
                 _append(out, about | {name: value for name, value in measured.items() if isinstance(value, float)})
             continue
         if rung == "faces":
