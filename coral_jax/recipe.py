@@ -88,13 +88,6 @@ def of_json(content: dict, source: str) -> Recipe:
     return Recipe(content["domain"], content["domain_fingerprint"], _face(content["face"], source), steps)
 
 
-def brush_png(brush: np.ndarray) -> bytes:
-    """A brush uint8 [b, b] as the content of a PNG file."""
-    buffer = io.BytesIO()
-    Image.fromarray(brush).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
 def read_brush(content: bytes, size: int) -> np.ndarray | None:
     """The brush in a PNG file, uint8 [size, size], None where it changes nothing; ValueError for other pictures and sizes."""
     try:
