@@ -145,7 +145,7 @@ def test_a_face_is_edited_and_drawn_again_by_command(page, runs, photos, weights
     number = strongest.get_attribute("data-layer")
     switched = drawn(page, strongest.click)
     page.locator(f".layer[data-layer='{number}'][aria-pressed='false']").wait_for()
-    page.click("[data-tool=erase]")
+    page.click("[data-tool=paint]")
     box = page.locator("#stage").bounding_box()
 
     def stroke():
@@ -154,17 +154,17 @@ def test_a_face_is_edited_and_drawn_again_by_command(page, runs, photos, weights
         page.mouse.move(box["x"] + 0.8 * box["width"], box["y"] + 0.6 * box["height"], steps=4)
         page.mouse.up()
 
-    erased = drawn(page, stroke)
-    assert len({first, picked, slid, switched, erased}) == 5
+    painted = drawn(page, stroke)
+    assert len({first, picked, slid, switched, painted}) == 5
     assert drawn(page, lambda: page.click("#undo")) == switched
     assert drawn(page, lambda: page.keyboard.press("Control+z")) == slid
     assert drawn(page, lambda: page.click("#redo")) == switched
-    assert drawn(page, lambda: page.click("#redo")) == erased and page.locator("#redo").is_disabled()
+    assert drawn(page, lambda: page.click("#redo")) == painted and page.locator("#redo").is_disabled()
     picture, recipe = saved(page, "#save-picture", tmp_path), saved(page, "#save-recipe", tmp_path)
     content = json.loads(recipe.read_text())
     assert content["face"]["seed"] == 3 and content["edits"][0]["alpha"] == -0.8
     assert content["edits"][0]["layers_off"] == [int(number)] and content["edits"][0]["brush"]
-    assert pixels(picture) == erased
+    assert pixels(picture) == painted
     assert redraw(recipe, runs, photos, weights_dir).read_bytes() == picture.read_bytes()
 
 
