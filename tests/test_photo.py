@@ -238,7 +238,8 @@ def test_a_missing_library_or_model_is_named_with_its_command(tmp_path, monkeypa
 def test_more_likeness_pulls_less_and_tunes_more(domain):
     low, high = effort_of(domain.generator, 0.2), effort_of(domain.generator, 0.9)
     assert low.plan.pull > high.plan.pull and low.plan.pull_offsets > high.plan.pull_offsets
-    assert effort_of(domain.generator, 0.5).tuning.steps == 0 < high.tuning.steps < effort_of(domain.generator, 1.0).tuning.steps
+    half, most = (effort_of(domain.generator, likeness).tuning.steps for likeness in (0.5, 1.0))
+    assert half == 0 < high.tuning.steps < most
     with pytest.raises(ValueError, match="likeness is 1.5; give a number from 0"):
         effort_of(domain.generator, 1.5)
 
