@@ -15,13 +15,11 @@ from absl import app, flags, logging
 from coral_jax import weights
 from coral_jax.faces import draw
 from coral_jax.models import load_generator
-from coral_jax.models.encoder import FlatEncoderConfig
 from coral_jax.models.generator import Generator
-from coral_jax.models.prior import prior_of
-from coral_jax.worlds.encoding import explained, train_encoder
+from coral_jax.worlds.encoding import write_encoder
 
-WIDTHS, HIDDEN = (32, 64, 128, 192), 512
-_SIZE, _SEED, _PSI = 128, 1805, (0.5, 1.0)
+_SIZE, _SEEN = 128, 64  # px: of the read-out, and what the encoder sees
+_SEED, _PSI = 1805, (0.5, 1.0)
 _PART, _HELD_OUT = 50, 100  # faces a file; faces that do not train
 _BATCH, _RATE = 32, 1e-3
 
@@ -33,37 +31,36 @@ def _draw(generator: Generator, w: jax.Array) -> jax.Array:
     return jnp.rint((jnp.clip(images, -1, 1) + 1) * 127.5).astype(jnp.uint8)
 
 
-def drawn(folder: Path, generator: Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """(bytes [count, 128, 128, 3], w [count, w_dim]) of random faces, from the folder where they are there."""
+def drawn(folder: Path, generator: Generator, fingerprint: str, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """(bytes [count, 64, 64, 3], w [count, w_dim]) of random faces, from the folder where they are there.
+
+    fingerprint: of the generator's file; faces of another one are left alone.
+    """
     parts = []
     for start in range(0, count, _PART):
-        path = folder / "encoder" / f"{start:05}.safetensors"
+        path = folder / "encoder" / f"{fingerprint[:12]}_{start:05}.safetensors"
         if not path.exists():
             w = draw.random_codes(generator, _PART, _SEED + start, _PSI)
             images = np.concatenate([np.asarray(_draw(generator, one[None])) for one in w])
             weights.save_tensors(path, {"w": w, "images": images}, {})
             logging.info("faces: %d of %d", start + _PART, count)
         parts.append(weights.load_tensors(path)[0])
-    return tuple(np.concatenate([part[name] for part in parts])[:count] for name in ("images", "w"))
+    images, w = (np.concatenate([part[name] for part in parts])[:count] for name in ("images", "w"))
+    cells = images.reshape(len(images), _SEEN, _SIZE // _SEEN, _SEEN, _SIZE // _SEEN, 3)
+    return np.rint(cells.mean((2, 4))).astype(np.uint8), w
 
 
 def main(_: list[str]) -> None:
     """Draw, train, and write encoder.safetensors into the folder."""
     logging.set_verbosity(logging.INFO)
     folder, generator = Path(_FOLDER.value), load_generator(_GENERATOR.value)
-    images, w = drawn(folder, generator.lower(_SIZE), _COUNT.value)
-    prior = prior_of(generator)
-    config = FlatEncoderConfig(_SIZE, WIDTHS, HIDDEN, generator.n_latent, generator.w_dim)
-    learnt = images[_HELD_OUT:], w[_HELD_OUT:]
-    encoder = train_encoder(config, prior, *learnt, _BATCH, _STEPS.value, _RATE)
-    weights.save(folder / "encoder.safetensors", encoder, np.float16)
-    share = explained(prior, encoder, images[:_HELD_OUT], w[:_HELD_OUT])
-    logging.info("%.3f of the variance of w explained on %d held-out faces", share, _HELD_OUT)
+    images, w = drawn(folder, generator.lower(_SIZE), weights.fingerprint(_GENERATOR.value), _COUNT.value)
+    write_encoder(folder / "encoder.safetensors", generator, images, w, _HELD_OUT, _BATCH, _STEPS.value, _RATE)
 
 
 if __name__ == "__main__":
     _FOLDER = flags.DEFINE_string("folder", "faces_training", "where faces and the result are kept")
     _GENERATOR = flags.DEFINE_string("generator", None, "the converted generator, with read-outs", required=True)
-    _COUNT = flags.DEFINE_integer("count", 2400, "number of faces")
-    _STEPS = flags.DEFINE_integer("steps", 1200, "optimiser steps")
+    _COUNT = flags.DEFINE_integer("count", 1600, "number of faces")
+    _STEPS = flags.DEFINE_integer("steps", 600, "optimiser steps")
     app.run(main)

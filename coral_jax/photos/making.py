@@ -28,6 +28,7 @@ from coral_jax.runtime.files import write_bytes
 from coral_jax.runtime.progress import Progress
 
 LIKENESS = 0.5  # of --likeness, where nothing is said
+_TUNED = 60  # steps of tuning at a likeness of 1; up to 0.5, there are none
 _KEEP_SECONDS = 15.0
 _INVERTING, _TUNING = "unfinished_codes.safetensors", "unfinished_weights.safetensors"
 
@@ -49,10 +50,9 @@ def effort_of(generator: Generator, likeness: float) -> Effort:
     if not 0 <= likeness <= 1:
         raise ValueError(f"likeness is {likeness}; give a number from 0 (edits work best) to 1 (most like the picture)")
     looser = 10 ** (1 - 2 * likeness)  # 10 ... 0.1
-    small, whole = (0, 80) if generator.size <= 2 * invert.SMALL else (60, 25)
-    return Effort(
-        invert.Plan(small, whole, 0.05, 0.02 * looser, 0.2 * looser), tune.Tuning(round(60 * likeness), 0.002, 2.0)
-    )  # fmt: skip
+    small, whole = (0, 80) if generator.size <= 2 * invert.SMALL else (60, 40)
+    tuned = round(_TUNED * max(0.0, 2 * likeness - 1))
+    return Effort(invert.Plan(small, whole, 0.05, 0.02 * looser, 0.2 * looser), tune.Tuning(tuned, 0.002, 2.0))
 
 
 def make_photos(domain: Domain, sources: Sequence[Source], locate: Locate, likeness: float, batch: int = 1) -> None:
@@ -78,7 +78,7 @@ def make_photos(domain: Domain, sources: Sequence[Source], locate: Locate, liken
 def _begun(domain: Domain, source: Source, locate: Locate, likeness: float) -> bool:
     """Whether a source's photo is finished; where it is not there, it is aligned and kept.
 
-    ValueError where the folder is another photo's.
+    ValueError where the folder is another photo's, or that of another face in the picture.
     """
     digest = source.sha256
     if (source.folder / DESCRIPTION).is_file():
@@ -88,6 +88,11 @@ def _begun(domain: Domain, source: Source, locate: Locate, likeness: float) -> b
             raise ValueError(
                 f"{source.folder} holds {photo.name} for the domain {photo.domain} with --likeness={photo.likeness:g}, made of "
                 "another picture, for other weights or with another likeness; give another --out"
+            )
+        if not photo.square.near(locate(photo.picture, source.path)):
+            raise ValueError(
+                f"{source.folder} holds another face of {source.path}; give --face or --aligned as when it was made, "
+                "or another --out"
             )
         return photo.w_plus is not None
     picture = read_picture(source.path)
