@@ -95,6 +95,12 @@ class Served:
         return json.loads(body)["session"]
 
     @property
+    def cpu_seconds(self) -> float:
+        """Seconds of processor time that the process has used (Linux)."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    @property
     def memory(self) -> int:
         """Bytes of memory that the process holds (Linux)."""
         pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])

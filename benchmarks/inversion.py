@@ -21,7 +21,7 @@ import numpy as np
 from absl import flags
 
 from coral_jax import commands
-from coral_jax.artifact import Edit, load_edit
+from coral_jax.artifact import Edit, describe_edit, edit_folder, load_edit
 from coral_jax.domains import Domain, load_domain
 from coral_jax.figures import to_pixels
 from coral_jax.latents import w_plus_of_seeds
@@ -113,6 +113,20 @@ def editing(edit: Edit, rung: str, likeness_: float) -> Callable[[np.ndarray], t
     return of_inverted
 
 
+def named(run: str) -> dict[str, str]:
+    """Which edit a finished run holds, for its rows: prompt, method and the SHA-256 of its weights."""
+    description = describe_edit(edit_folder(run))
+    return {name: description[name] for name in ("prompt", "method", "weights_sha256")}
+
+
+def measured(domain: Domain, edit: Edit, rung: str, likeness_: float, faces: int) -> dict[str, float]:
+    """Metrics of an edit of faces that a rung inverted; ValueError for a prompt that the domain cannot judge."""
+    found = domain.truth.measure(domain, edit.prompt, editing(edit, rung, likeness_), faces)
+    if found is None:
+        raise ValueError(f"nothing judges {edit.prompt!r} on {domain.name}; give an edit whose prompt names attributes of it")
+    return {name: value for name, value in found.items() if isinstance(value, float)}
+
+
 def main() -> None:
     """Measure what is not there yet, a row at a time."""
     if not _OUT.value:
@@ -124,11 +138,10 @@ def main() -> None:
     for rung in _RUNGS.value:
         about = common | {"rung": rung}
         if _EDIT.value:
-            edit = load_edit(_EDIT.value, _WEIGHTS_DIR.value)
-            about |= {"prompt": edit.prompt, "faces": _FACES.value}
+            about |= named(_EDIT.value) | {"faces": _FACES.value}
             if not any(about.items() <= row.items() for row in there):
-                measured = domain.truth.measure(domain, edit.prompt, editing(edit, rung, _LIKENESS.value), _FACES.value)
-                _append(out, about | {name: value for name, value in measured.items() if isinstance(value, float)})
+                edit = load_edit(_EDIT.value, _WEIGHTS_DIR.value)
+                _append(out, about | measured(domain, edit, rung, _LIKENESS.value, _FACES.value))
             continue
         if rung == "faces":
             continue

@@ -13,8 +13,8 @@ import numpy as np
 from flax import nnx
 
 from coral_jax import weights
-from coral_jax.bundle import is_bundle, unpacked
-from coral_jax.config import Settings, settings_of
+from coral_jax.bundle import MOST_DESCRIPTION, is_bundle, unpacked
+from coral_jax.config import Settings, check_tau, settings_of
 from coral_jax.domains import Domain, load_domain
 from coral_jax.methods import Method, get_method, make_trainables
 from coral_jax.metrics import LayerShare, layer_shares
@@ -216,10 +216,14 @@ def _read_edit(folder: Path, name: str, weights_dir: str | os.PathLike | None, d
 def describe_edit(folder: Path, name: str | None = None) -> dict:
     """The edit.json in a folder, checked; ValueError, which calls the folder `name`, for what is no edit's description."""
     source = f"{name or folder}/edit.json"
-    description = read_json(folder / "edit.json", "train it again")
+    path = folder / "edit.json"
+    if path.stat().st_size > MOST_DESCRIPTION:
+        raise ValueError(f"{source} is larger than {MOST_DESCRIPTION} bytes, which none is; train it again")
+    description = read_json(path, "train it again")
     check_fields(description, _FIELDS, f"{source} is not an edit's description", "train it again")
     if description["format"] != FORMAT:
         raise ValueError(f"{source} has the format {description['format']}, this version reads {FORMAT}")
+    check_tau(description["tau"])
     return description
 
 

@@ -3,13 +3,15 @@
 import contextlib
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from coral_jax.runtime.files import replacing
 
 EDIT_FILES = ("edit.json", "weights.safetensors")  # what an edit is; the rest is for people
 MOST_BYTES = 1 << 30  # of one file that is unpacked: weights of edits are a few megabytes
+MOST_DESCRIPTION = 1 << 20  # of edit.json, which is a page of text
 _NEW = (1980, 1, 1, 0, 0, 0)  # the same content gives the same bytes
 
 
@@ -32,20 +34,23 @@ def read_member(path: Path, name: str) -> bytes:
     try:
         with zipfile.ZipFile(path) as bundle:
             info = bundle.getinfo(name)
-            if info.file_size > MOST_BYTES:
-                raise ValueError(f"{path}: {name} is larger than {MOST_BYTES} bytes, which no edit is; publish it again")
+            most = MOST_DESCRIPTION if name == "edit.json" else MOST_BYTES
+            if info.file_size > most:
+                raise ValueError(f"{path}: {name} is larger than {most} bytes, which no edit is; publish it again")
+            if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise ValueError(f"{path}: {name} is packed by another way than deflate; publish it again")
             with bundle.open(info) as file:
-                return file.read(MOST_BYTES)
+                return file.read(most)
     except KeyError:
         raise ValueError(f"{path} is not a published edit: it lacks {name}; give a file of coral_jax.publish") from None
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, zipfile.zlib.error) as error:
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error) as error:
         raise ValueError(f"{path} is damaged, or no zip file ({error}); fetch it again") from error
 
 
 @contextlib.contextmanager
-def unpacked(path: Path) -> Iterator[Path]:
+def unpacked(path: Path, names: Sequence[str] = EDIT_FILES) -> Iterator[Path]:
     """A folder with the edit's own files, for the time of the block; nothing else of the zip file is written anywhere."""
     with tempfile.TemporaryDirectory(prefix="coral_jax_edit_") as folder:
-        for name in EDIT_FILES:
+        for name in names:
             (Path(folder) / name).write_bytes(read_member(path, name))
         yield Path(folder)

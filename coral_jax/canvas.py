@@ -93,11 +93,21 @@ class Canvas:
 
     @pinned()
     def draw(self, edits: Sequence[Adjusted]) -> Drawn:
-        """The face under the edits, in one pass; ValueError for a layer or a brush that does not fit, and as `compose`."""
+        """The face under the edits, in one pass.
+
+        ValueError for a layer or a brush that does not fit, for an edit that a preview cannot show, and as `compose`.
+        """
         self._forget_all_but(edits)
         if not edits:
             return Drawn(self.original, [])
         compose([one.edit for one in edits])  # those that cannot be drawn together: a line
+        if self._generator is not self.domain.generator:
+            for one in edits:
+                if not previews(one.edit):
+                    raise ValueError(
+                        f"the edit {one.edit.prompt!r} needs layers that a preview of {self._generator.size} px lacks; "
+                        "draw it on a canvas without preview"
+                    )
         given = [
             _Given(self._find(one), jnp.float32(one.alpha * one.edit.settings.strength), *self._changes(one)) for one in edits
         ]
@@ -111,7 +121,9 @@ class Canvas:
     def _find(self, one: Adjusted) -> _Found:
         key = (id(one.edit), one.threshold)
         if key not in self._found:
-            trainables = one.edit.trainables_of(self._original.w_plus)
+            drawn_by = self.domain.generator  # a photo's own, which deltas of this face alone are found with
+            edit = one.edit if drawn_by is one.edit.domain.generator else one.edit.drawn_by(drawn_by)
+            trainables = edit.trainables_of(self._original.w_plus)
             original = self._original._replace(segments=self._segments_of(one.edit))
             self._found[key] = (one.edit, _Found(*_jit_find(trainables, original, one.threshold)))
         return self._found[key][1]
@@ -168,10 +180,13 @@ def lowered(generator: Generator) -> Generator:
 
 
 def previews(edit: Edit) -> bool:
-    """Whether a preview shows what the edit does: all layers that it edits, and masks, are of the lower generator too."""
+    """Whether a preview shows what the edit does: all layers that it edits, and masks, are of the lower generator too.
+
+    Of an edit that is yet to be learned as well.
+    """
     generator = edit.domain.generator
     low = lowered(generator)
-    return low is generator or (bool(edit.masked_layers) and edit.method.layers(low) == edit.method.layers(generator))
+    return low is generator or (edit.method.region is not None and edit.method.layers(low) == edit.method.layers(generator))
 
 
 def changed_mask(mask: jax.Array, switch: jax.Array, brush: jax.Array) -> jax.Array:

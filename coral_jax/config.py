@@ -17,6 +17,7 @@ from coral_jax.runtime.files import expand, file_name, read_text
 from coral_jax.runtime.numerics import check_seed
 
 TAU = 0.85  # the paper's (section 4.1), where neither the config nor the domain says
+ALPHA_LIMIT = 1.5  # the paper's range (section 4.1)
 
 
 @dataclass(frozen=True)
@@ -165,6 +166,20 @@ def check_tau(tau: float) -> float:
     if not 0 <= tau <= 1:
         raise ValueError(f"tau is {tau}; give a number from 0 (masks as they are) to 1, such as {TAU}")
     return tau
+
+
+def check_alphas(texts: list[str]) -> list[float]:
+    """["-1", "0.5"] -> [-1.0, 0.5]; ValueError for what is no number, and outside [-1.5, 1.5]."""
+    alphas = []
+    for text in texts:
+        try:
+            alpha = float(text)
+        except ValueError:
+            alpha = float("nan")
+        if not -ALPHA_LIMIT <= alpha <= ALPHA_LIMIT:
+            raise ValueError(f"alpha is {text!r}; give numbers from -1.5 to 1.5, such as --alpha=-1,0,1")
+        alphas.append(alpha)
+    return alphas
 
 
 def _domain_defaults(defaults: dict, method: str) -> dict:

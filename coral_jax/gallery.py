@@ -9,27 +9,12 @@ import numpy as np
 
 from coral_jax.artifact import BATCH, Edit
 from coral_jax.composition import Composition, Strength
-from coral_jax.config import check_tau
+from coral_jax.config import check_alphas, check_tau
 from coral_jax.figures import alpha_sheet, alpha_text, png
 from coral_jax.runtime.files import write_bytes
 from coral_jax.runtime.progress import Progress
 
-ALPHA_LIMIT = 1.5  # the paper's range (section 4.1)
 SHEET_FACES = 32  # the first ones, on sheet.png
-
-
-def check_alphas(texts: list[str]) -> list[float]:
-    """["-1", "0.5"] -> [-1.0, 0.5]; ValueError for what is no number, and outside [-1.5, 1.5]."""
-    alphas = []
-    for text in texts:
-        try:
-            alpha = float(text)
-        except ValueError:
-            alpha = np.nan
-        if not -ALPHA_LIMIT <= alpha <= ALPHA_LIMIT:
-            raise ValueError(f"alpha is {text!r}; give numbers from -1.5 to 1.5, such as --alpha=-1,0,1")
-        alphas.append(alpha)
-    return alphas
 
 
 def strengths_of(texts: list[str], edits: int) -> list[float] | list[Strength]:

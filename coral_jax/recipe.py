@@ -1,7 +1,8 @@
 """A recipe: what draws a picture again, as a JSON file.
 
     {"format": 1, "domain": "toons", "domain_fingerprint": "...",
-     "face": {"seed": 7, "truncation": 1.0} or {"photo": "me"},
+     "face": {"seed": 7, "truncation": 1.0} or
+             {"photo": "me", "picture_sha256": "...", "codes_sha256": "..."},
      "edits": [{"edit": "toons:happy", "weights_sha256": "...", "alpha": 1.0, "tau": 0.7, "layers_off": [2, 3],
                 "brush": "a PNG file in base64, or null"}]}
 
@@ -87,13 +88,6 @@ def of_json(content: dict, source: str) -> Recipe:
     return Recipe(content["domain"], content["domain_fingerprint"], _face(content["face"], source), steps)
 
 
-def brush_png(brush: np.ndarray) -> bytes:
-    """A brush uint8 [b, b] as the content of a PNG file."""
-    buffer = io.BytesIO()
-    Image.fromarray(brush).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
 def read_brush(content: bytes, size: int) -> np.ndarray | None:
     """The brush in a PNG file, uint8 [size, size], None where it changes nothing; ValueError for other pictures and sizes."""
     try:
@@ -148,8 +142,9 @@ def adjusted(step: Step, edit: Edit) -> Adjusted:
 
 def _face(face: dict, source: str) -> Face:
     if "photo" in face:
-        check_fields(face, {"photo": str}, f"{source}: the face is no photo's name", _REMEDY)
-        return Pictured(face["photo"])
+        fields = [field.name for field in dataclasses.fields(Pictured)]
+        check_fields(face, dict.fromkeys(fields, str), f"{source}: the face is not a photo", _REMEDY)
+        return Pictured(*(face[name] for name in fields))
     check_fields(face, {"seed": int, "truncation": int | float}, f"{source}: the face is not a seed", _REMEDY)
     if not 0 <= face["truncation"] <= 2:
         raise ValueError(f"{source}: truncation is {face['truncation']}; give a number from 0 to 2")

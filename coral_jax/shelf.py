@@ -3,19 +3,19 @@
 A name never leads outside: it is looked up among what is there, and is no path.
 """
 
-import json
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from coral_jax.artifact import edit_folder
-from coral_jax.bundle import is_bundle, read_member
+from coral_jax.artifact import describe_edit, edit_folder
+from coral_jax.bundle import is_bundle, unpacked
 from coral_jax.domains import EMBEDDED
 from coral_jax.runtime.errors import nearest
-from coral_jax.runtime.files import read_json
 
 RUNS = Path("runs")  # where training puts them
-_DEPTH = 3  # folders below the runs folder that may hold one: runs/evaluation/METHOD/PROMPT
+EVALUATIONS = 2  # folders below the runs folder, at most, is where evaluations are
+_DEPTH = EVALUATIONS + 2  # is where edits are: an evaluation has them in METHOD/PROMPT
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,14 @@ class Known:
 
 
 def shelf(runs: Path = RUNS) -> dict[str, Known]:
-    """The edits by name: "toons:happy" comes with the domain toons, "happy" is runs/happy or runs/happy.zip.
+    """The edits by name: "toons:happy" comes with the domain toons, "happy" is runs/happy or, where that is no edit,
+    runs/happy.zip.
 
     What cannot be read as an edit is left out.
     """
     found = {}
     for name, path in [*_packaged(), *_in_runs(runs)]:
-        if (known := _describe(name, path)) is not None:
+        if name not in found and (known := describe(name, path)) is not None:  # a folder comes before its zip file
             found[name] = known
     return found
 
@@ -49,6 +50,16 @@ def find(name: str, runs: Path = RUNS) -> Known:
     if name not in found:
         raise ValueError(f"there is no edit {name!r} in {runs} or in the package{nearest(name, found)}")
     return found[name]
+
+
+def describe(name: str, path: Path) -> Known | None:
+    """What edit.json says of the edit at a path, which gets this name; None for what cannot be read as an edit."""
+    try:
+        with unpacked(path, ["edit.json"]) if is_bundle(path) else contextlib.nullcontext(edit_folder(path)) as folder:
+            said = describe_edit(folder, str(path))
+        return Known(name, path, said["prompt"], said["method"], said["domain"], float(said["tau"]), said["weights_sha256"])
+    except (ValueError, OSError):
+        return None
 
 
 def edit_path(text: str) -> Path:
@@ -88,15 +99,3 @@ def _in_runs(runs: Path) -> Iterator[tuple[str, Path]]:
                 elif entry.is_dir() and not (entry / "config.json").exists():  # the folder of an unfinished run
                     below.append(entry)
         level = below
-
-
-def _describe(name: str, path: Path) -> Known | None:
-    try:
-        if is_bundle(path):
-            text = json.loads(read_member(path, "edit.json"))
-        else:
-            text = read_json(path / "edit" / "edit.json", "train it again")
-        texts = [text[field] for field in ("prompt", "method", "domain", "weights_sha256")]
-        return Known(name, path, *texts[:3], float(text["tau"]), texts[3]) if all(isinstance(t, str) for t in texts) else None
-    except (ValueError, KeyError, TypeError, OSError):
-        return None

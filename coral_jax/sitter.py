@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from coral_jax.photos.apply import carrying, edited_photograph
 from coral_jax.photos.paste import change_of, inside_of
 from coral_jax.photos.photo import DESCRIPTION, Photo, check_domain, load_photo
 from coral_jax.runtime.errors import nearest
+from coral_jax.runtime.files import read_json
 
 
 @dataclass(frozen=True)
@@ -29,9 +30,11 @@ class Seed:
 
 @dataclass(frozen=True)
 class Pictured:
-    """A photograph's face: the name of a photo's folder."""
+    """A photograph's face: the name of a photo's folder, and what tells it from another one of that name."""
 
     photo: str
+    picture_sha256: str
+    codes_sha256: str
 
 
 Face = Seed | Pictured
@@ -44,6 +47,7 @@ class Sitter:
     domain: Domain
     w_plus: np.ndarray
     photo: Photo | None = None
+    _aligned: dict[int, np.ndarray] = field(default_factory=dict, repr=False, compare=False)  # by size: photographs are large
 
     def canvas(self, *, preview: bool = False) -> Canvas:
         """The face to draw edits on; a preview as `Canvas` has it."""
@@ -54,7 +58,7 @@ class Sitter:
         drawn = canvas.draw(edits)
         if self.photo is None:
             return to_pixels(drawn.image)
-        aligned = self.photo.aligned(len(drawn.image))
+        aligned = self._aligned_at(len(drawn.image))
         if not edits:
             return aligned
         change = change_of(aligned, to_pixels(canvas.original), to_pixels(drawn.image))
@@ -68,14 +72,22 @@ class Sitter:
             return png(drawn.image)
         if not edits:
             return png(Image.fromarray(self.photo.picture))
-        aligned = self.photo.aligned(len(drawn.image))
+        aligned = self._aligned_at(len(drawn.image))
         inverted, edited = to_pixels(canvas.original), to_pixels(drawn.image)
         pasted, _ = edited_photograph(self.photo, aligned, inverted, edited, *_all_layers(canvas, edits, drawn))
         return png(Image.fromarray(pasted))
 
+    def _aligned_at(self, size: int) -> np.ndarray:
+        if size not in self._aligned:
+            self._aligned[size] = self.photo.aligned(size)
+        return self._aligned[size]
+
 
 def sitter_of(face: Face, domain: Domain, photos: Path) -> Sitter:
-    """Who a recipe's face is; photos: the folder of photos' folders.  ValueError for a photo that is not there."""
+    """Who a recipe's face is; photos: the folder of photos' folders.
+
+    ValueError for a photo that is not there, and for one that is another picture or was inverted again.
+    """
     if isinstance(face, Seed):
         return Sitter(domain, w_plus_of_seeds(domain.generator, [face.seed], face.truncation)[0])
     known = photo_folders(photos)
@@ -83,13 +95,31 @@ def sitter_of(face: Face, domain: Domain, photos: Path) -> Sitter:
         raise ValueError(f"there is no photo {face.photo!r} in {photos}{nearest(face.photo, known)}")
     photo = load_photo(known[face.photo])
     check_domain(photo, domain, known[face.photo])
+    if pictured(known[face.photo], domain.name) != face:
+        raise ValueError(
+            f"the photo {face.photo!r} in {photos} is not the one of the recipe: it is another picture, or was made again; "
+            "pick it in the studio and save the recipe again"
+        )
     return Sitter(dataclasses.replace(domain, generator=photo.generator(domain.generator)), photo.w_plus, photo)
 
 
+def pictured(folder: Path, domain: str) -> Pictured | None:
+    """What a recipe says of the photo in a folder; None for one of another domain, and for one that is not inverted yet."""
+    try:
+        said = read_json(folder / DESCRIPTION, "make it again")
+        picture, codes = said["picture_sha256"], said["codes_sha256"]
+        return Pictured(folder.name, picture, codes) if codes and said["domain"] == domain else None
+    except (ValueError, KeyError, OSError):
+        return None
+
+
 def photo_folders(photos: Path) -> dict[str, Path]:
-    """The folders of photos in a folder, by name: a name is looked up among them, and is no path."""
+    """The folders of photos in a folder, by name: a name is looked up among them, and is no path.
+
+    Those whose names begin with "." are not whole.
+    """
     root = photos.resolve()
-    found = [path.parent for path in sorted(photos.glob(f"*/{DESCRIPTION}")) if path.resolve().is_relative_to(root)]
+    found = [path.parent for path in sorted(photos.glob(f"[!.]*/{DESCRIPTION}")) if path.resolve().is_relative_to(root)]
     return {folder.name: folder for folder in found}
 
 

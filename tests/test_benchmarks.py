@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from conftest import REPOSITORY
 from tiny import copied, frozen, quick_compilation, step_alone  # noqa: F401
 
-from benchmarks import alone
+from benchmarks import alone, inversion
 from benchmarks.naive import naive_train_step
 from benchmarks.networks import with_inputs
 from coral_jax.config import Settings
@@ -85,3 +86,16 @@ def test_the_edit_benchmark_writes_what_it_says(weights_dir, tmp_path, monkeypat
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "edit.json").read_text())
     assert result["size"] == 16 and result["images_per_second"] == pytest.approx(1 / result["seconds_per_image"])
+
+
+def test_rows_of_an_inversion_say_which_edit_they_are_of(trained):
+    said = inversion.named(str(trained.folder))
+    description = json.loads((trained.folder / "edit" / "edit.json").read_text())
+    assert said == {name: description[name] for name in ("prompt", "method", "weights_sha256")}
+
+
+def test_an_edit_that_nothing_judges_is_refused():
+    truth = SimpleNamespace(measure=lambda *_: None)
+    edit = SimpleNamespace(prompt="like a king", apply=None)
+    with pytest.raises(ValueError, match="nothing judges 'like a king' on toons; give an edit whose prompt"):
+        inversion.measured(SimpleNamespace(name="toons", truth=truth), edit, "faces", 0.5, 4)

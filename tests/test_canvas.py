@@ -13,6 +13,7 @@ from coral_jax.canvas import ERASED, LEARNED, PAINTED, Adjusted, Canvas, brush_a
 from coral_jax.latents import w_plus_of_seeds
 from coral_jax.methods import get_method, make_trainables
 from coral_jax.optimisers import Trainables
+from coral_jax.photos.photo import with_differences
 from coral_jax.runtime.numerics import key_of
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -56,10 +57,11 @@ def test_faces_that_are_edited_one_by_one_are_found_once(edit, w_plus, monkeypat
     edit = made(edit, "styleclip_optimization")
     edit = replace(edit, settings=replace(edit.settings, steps=2, learning_rate=0.5))
     found = []
-    monkeypatch.setattr(type(edit), "trainables_of", lambda self, codes: found.append(codes) or self.trainables)
-    face = Canvas(edit.domain, w_plus)
+    monkeypatch.setattr(type(edit), "trainables_of", lambda self, codes: found.append(self) or self.trainables)
+    tuned = with_differences(edit.domain.generator, {"none": 0.0})  # as a photo brings its own
+    face = Canvas(replace(edit.domain, generator=tuned), w_plus)
     images = [face.draw([Adjusted(edit, alpha)]).image for alpha in (0.0, 0.5, 1.0)]
-    assert len(found) == 1 and np.abs(images[2] - images[1]).max() > 1e-3
+    assert len(found) == 1 and found[0].domain.generator is tuned and np.abs(images[2] - images[1]).max() > 1e-3
     np.testing.assert_allclose(images[0], face.original, atol=1e-5)
 
 
@@ -133,6 +135,9 @@ def test_a_preview_is_drawn_by_the_lower_generator(edit, w_plus, monkeypatch):
     assert low.size == 8
     face = Canvas(edit.domain, w_plus, preview=True)
     assert face.original.shape == (8, 8, 3)
+    with pytest.raises(ValueError, match="needs layers that a preview of 8 px lacks"):
+        face.draw([Adjusted(edit)])
+    assert not previews(replace(edit, trainables=None))  # before it is learned
     single = made(edit, "feat_7")
     assert previews(single) == (single.method.layers(low) == single.method.layers(edit.domain.generator))
 

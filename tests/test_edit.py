@@ -10,7 +10,8 @@ from PIL import Image
 
 from coral_jax import gallery, weights
 from coral_jax.artifact import BATCH, Edit, edit_folder, load_edit, save_edit
-from coral_jax.gallery import apply_to_faces, check_alphas, strengths_of
+from coral_jax.config import check_alphas
+from coral_jax.gallery import apply_to_faces, strengths_of
 from coral_jax.latents import load_latents, parse_seeds, w_plus_of_seeds
 from coral_jax.methods import get_method
 

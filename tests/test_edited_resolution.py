@@ -2,15 +2,20 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from coral_jax.artifact import load_edit
+from coral_jax import canvas
+from coral_jax.artifact import Edit, load_edit
 from coral_jax.blend import edited_layers
+from coral_jax.config import resolve
 from coral_jax.domains import load_domain
 from coral_jax.latents import w_plus_of_seeds
-from coral_jax.methods import get_method
+from coral_jax.methods import get_method, make_trainables
+from coral_jax.runtime.numerics import key_of
+from coral_jax.studio.learner import Watcher, as_shown
 from coral_jax.training.loop import proxy, record_of, train
 
 
@@ -55,3 +60,16 @@ def test_feat_edits_the_same_layers_of_a_lower_generator(domain):
     layers = method.layers(domain.generator)
     assert layers == (1, 2) and method.layers(domain.generator.lower(8)) == (1,)
     assert method.layers(proxy(domain.generator, method, 8)) == layers
+
+
+def test_the_studio_shows_what_it_learns_in_small(low, config, monkeypatch):
+    """As on domains above 256 px, whose previews have all layers that are edited."""
+    monkeypatch.setattr(canvas, "PREVIEW", 8)
+    config.update(domain="low", weights_dir=str(low), method="attention_global")
+    domain = load_domain("low", low)
+    chosen = resolve(config, domain.settings)
+    edit = as_shown(Edit("surprised", domain, None, chosen.settings, 0, 0.0, None))
+    assert edit.domain.generator.size == 8
+    trainables = make_trainables(edit.method, domain.generator, None, key_of(0))
+    Watcher(edit, [0], low / "live.png").saved(1, [SimpleNamespace(trainables=trainables)])
+    assert (low / "live.png").read_bytes().startswith(b"\x89PNG")

@@ -13,6 +13,7 @@ from flax import nnx
 
 from converters import encoder
 from coral_jax import weights
+from coral_jax.faces import train_encoder as faces_encoder
 from coral_jax.models.encoder import FlatEncoder, FlatEncoderConfig, PyramidEncoder, PyramidEncoderConfig
 from coral_jax.models.prior import Prior, prior_of
 from coral_jax.worlds.encoding import explained, train_encoder, varied
@@ -122,6 +123,20 @@ def test_an_encoder_learns_from_pictures_whose_codes_are_known():
     assert explained(prior, found, images, w) > 0.8
     assert found(jnp.asarray(images[:2], jnp.float32)).shape == (2, 4, 3)
     assert abs(explained(prior, FlatEncoder(found.config, nnx.Rngs(0)), images, w)) < explained(prior, found, images, w)
+
+
+def test_faces_of_another_generator_are_drawn_anew(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        faces_encoder.draw, "random_codes", lambda generator, count, *_: np.full((count, 2), generator, np.float32)
+    )
+    monkeypatch.setattr(
+        faces_encoder, "_draw", lambda generator, w: drawn.append(generator) or np.zeros((1, 128, 128, 3), np.uint8)
+    )
+    for generator, fingerprint in ((1, "a" * 64), (2, "b" * 64), (1, "a" * 64)):
+        images, w = faces_encoder.drawn(tmp_path, generator, fingerprint, 3)
+        assert images.shape == (3, 64, 64, 3) and (w == generator).all()
+    assert drawn == [1] * 50 + [2] * 50
 
 
 def test_pictures_are_varied_and_stay_pictures():

@@ -11,7 +11,7 @@ from coral_jax.faces.captions import VOCABULARY, parse
 from coral_jax.faces.recolour import PARTS, Prepared
 from coral_jax.models.clip import CLIP, CLIPConfig
 from coral_jax.tokenizer import Tokenizer
-from coral_jax.toons.fitting import fresh
+from coral_jax.worlds.fitting import fresh
 
 TINY = CLIPConfig(
     image_size=16, patch_size=4, vision_width=8, vision_layers=0, vision_heads=1, vision_convs=(4, 6), text_width=8,

@@ -88,12 +88,6 @@ def test_judges_take_any_number_of_pictures_of_any_size(monkeypatch, count, size
     assert set(seen) == {(4, 512, 512, 3)}  # one shape to compile
 
 
-def test_pictures_are_made_smaller_by_means_of_pixels():
-    images = np.zeros((1, 1024, 1024, 3), np.float32)
-    images[:, ::2, ::2] = 1
-    np.testing.assert_allclose(judges.resized(jnp.asarray(images), 512), 0.25)
-
-
 # --- landmarks --------------------------------------------------------------------------------------------------------------
 
 

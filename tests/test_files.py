@@ -7,7 +7,7 @@ import pytest
 
 from coral_jax.config import prompts_of
 from coral_jax.evaluation.plan import cell_folder
-from coral_jax.runtime.files import NAME_BYTES, expand, file_name, read_json, read_text, user_cache, write_json
+from coral_jax.runtime.files import NAME_BYTES, expand, file_name, free_name, read_json, read_text, user_cache, write_json
 
 PROMPTS = ["happy", "blue eyes", "glückliches Gesicht"]
 
@@ -109,3 +109,11 @@ def test_home_is_found_or_asked_for(monkeypatch, tmp_path):
 def test_text_keeps_what_is_not_a_mark(tmp_path):
     (tmp_path / "x.txt").write_bytes("a\r\n“b” \u200d c".encode())
     assert read_text(tmp_path / "x.txt") == "a\r\n“b” \u200d c"
+
+
+def test_a_name_that_is_taken_gets_a_number(tmp_path):
+    for name in ("a/X", "a/x_2", "b/x_3"):
+        (tmp_path / name).mkdir(parents=True)
+    assert free_name("x", tmp_path / "a") == "x_3"
+    assert free_name("x", tmp_path / "a", tmp_path / "b", tmp_path / "none") == "x_4"
+    assert free_name("x", tmp_path / "b") == "x"

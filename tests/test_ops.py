@@ -156,3 +156,18 @@ def test_the_activations_derivative_in_bfloat16_is_about_as_near_to_the_truth_as
     ours, automatic = error(gradients(ops.activate, jnp.bfloat16)), error(gradients(plain, jnp.bfloat16))
     for one, other in zip(ours, automatic, strict=True):
         assert 1e-4 < one < 1.5 * other < 0.06
+
+
+@pytest.mark.parametrize(("height", "width"), [(8, 12), (6, 9)])
+def test_pictures_are_made_smaller_by_means_of_pixels(height, width):
+    image = RNG.standard_normal((height, width)).astype(np.float32)
+    found = ops.resized(jnp.asarray(image)[None, ..., None], 4)[0, ..., 0]
+    # With every pixel repeated four times either way, the four parts of a side are whole.
+    parts = np.kron(image, np.ones((4, 4), np.float32)).reshape(4, height, 4, width)
+    np.testing.assert_allclose(found, parts.mean((1, 3)), atol=1e-6)
+
+
+def test_pictures_are_made_larger_linearly():
+    image = RNG.standard_normal((2, 2)).astype(np.float32)
+    found = ops.resized(jnp.asarray(image)[None, ..., None], 4)[0, :, 0, 0]
+    np.testing.assert_allclose(found, np.interp([-0.25, 0.25, 0.75, 1.25], [0, 1], image[:, 0]), atol=1e-6)

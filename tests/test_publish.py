@@ -11,6 +11,7 @@ from coral_jax import bundle, shelf
 from coral_jax.artifact import load_edit
 from coral_jax.domains import EMBEDDED
 from coral_jax.publishing import publish
+from coral_jax.runtime.files import write_json
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -64,10 +65,42 @@ def test_damaged_and_hostile_files_are_refused(published, weights_dir, tmp_path,
     with zipfile.ZipFile(hostile, "a") as more:
         more.writestr("../../escaped", b"x")
     assert load_edit(hostile, weights_dir).prompt == "surprised" and not list(tmp_path.rglob("escaped"))
-    monkeypatch.setattr(bundle, "MOST_BYTES", 100)
+    for most in ("MOST_BYTES", "MOST_DESCRIPTION"):
+        monkeypatch.setattr(bundle, most, 100)
     with pytest.raises(ValueError, match="is larger than 100 bytes"):
         load_edit(published, weights_dir)
     assert {name for name in shelf.shelf(tmp_path) if ":" not in name} == set()
+
+
+@pytest.mark.parametrize("damage", [{"tau": float("nan")}, {"tau": 10**400}, {"tau": "0"}, {"prompt": 3}, {"settings": None}])
+def test_one_bad_edit_does_not_take_the_shelf_away(published, trained, tmp_path, damage):
+    good = json.loads(bundle.read_member(published, "edit.json"))
+    for name, content in (("good", good), ("bad", good | damage)):
+        write_json(tmp_path / name / "edit" / "edit.json", content)
+        bundle.write_bundle(tmp_path / f"{name}_zip.zip", {"edit.json": json.dumps(content).encode()})
+    assert {name for name in shelf.shelf(tmp_path) if ":" not in name} == {"good", "good_zip"}
+
+
+@pytest.mark.parametrize("text", [b"[" * 100_000, b"[]", b"\xff", b'{"a": "' + b" " * (1 << 20) + b'"}'])
+def test_what_is_no_description_is_left_out(tmp_path, text):
+    (tmp_path / "bad" / "edit").mkdir(parents=True)
+    (tmp_path / "bad" / "edit" / "edit.json").write_bytes(text)
+    bundle.write_bundle(tmp_path / "bad_zip.zip", {"edit.json": text})
+    with zipfile.ZipFile(tmp_path / "lzma.zip", "w", zipfile.ZIP_LZMA) as packed:
+        packed.writestr("edit.json", "{}")
+    assert {name for name in shelf.shelf(tmp_path) if ":" not in name} == set()
+    for path, message in (("bad_zip", "larger than|is not JSON|not an object|UTF-8"), ("lzma", "another way than deflate")):
+        with pytest.raises(ValueError, match=message):
+            load_edit(tmp_path / f"{path}.zip")
+
+
+def test_a_run_comes_before_the_file_that_it_was_published_as(published, trained, tmp_path):
+    shutil.copy(published, tmp_path / "surprised.zip")
+    assert shelf.find("surprised", tmp_path).path == tmp_path / "surprised.zip"
+    for folder in ("surprised", "compared/again/attention_mapper/surprised"):
+        shutil.copytree(trained.folder, tmp_path / folder)
+    assert shelf.find("surprised", tmp_path).path == tmp_path / "surprised"
+    assert shelf.find("compared/again/attention_mapper/surprised", tmp_path)  # of an evaluation that Compare shows
 
 
 def test_the_package_has_edits_of_toons():

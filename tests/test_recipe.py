@@ -30,7 +30,7 @@ def content(trained, domain):
     brush[:4] = ERASED
     sha256 = json.loads((trained.folder / "edit" / "edit.json").read_text())["weights_sha256"]
     step = {"edit": "surprised", "weights_sha256": sha256, "alpha": 0.75, "tau": 0.3, "layers_off": [2],
-            "brush": base64.b64encode(recipe.brush_png(brush)).decode()}  # fmt: skip
+            "brush": base64.b64encode(png(Image.fromarray(brush))).decode()}  # fmt: skip
     return {"format": 1, "domain": "tiny", "domain_fingerprint": domain.fingerprint,
             "face": {"seed": 5, "truncation": 0.8}, "edits": [step]}  # fmt: skip
 
@@ -96,10 +96,10 @@ def test_other_weights_are_refused(content, domain, runs):
 
 
 def test_a_brush_is_a_small_png():
-    assert recipe.read_brush(recipe.brush_png(np.full((16, 16), LEARNED, np.uint8)), 16) is None
+    assert recipe.read_brush(png(Image.fromarray(np.full((16, 16), LEARNED, np.uint8))), 16) is None
     with pytest.raises(ValueError, match="the brush has 3 x 3 px; give 16 x 16"):
-        recipe.read_brush(recipe.brush_png(np.zeros((3, 3), np.uint8)), 16)
-    for content in (b"", b"GIF89a", recipe.brush_png(np.zeros((16, 16), np.uint8))[:40]):
+        recipe.read_brush(png(Image.fromarray(np.zeros((3, 3), np.uint8))), 16)
+    for content in (b"", b"GIF89a", png(Image.fromarray(np.zeros((16, 16), np.uint8)))[:40]):
         with pytest.raises(ValueError, match="the brush is no PNG picture"):
             recipe.read_brush(content, 16)
     buffer = io.BytesIO()

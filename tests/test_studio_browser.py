@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,27 +14,30 @@ from PIL import Image
 
 from benchmarks.browser import Served, browser, find_browser
 from coral_jax import weights
-from coral_jax.artifact import load_edit
+from coral_jax.artifact import load_edit, save_edit
 from coral_jax.evaluation.plan import cell_folder
 from coral_jax.evaluation.tables import write_tables
 from coral_jax.latents import w_plus_of_seeds
-from coral_jax.photos.photo import Photo, save_photo, whole
+from coral_jax.photos.align import whole
+from coral_jax.photos.photo import Photo, save_photo
 from coral_jax.training.workdir import finished
 
 if find_browser() is None:
     pytest.skip("no Chromium, or no Playwright to drive it", allow_module_level=True)
 
-PATIENCE = 120_000  # milliseconds
+PATIENCE = 300_000  # milliseconds: on a busy machine, what is learned compiles for minutes
 
 
 @pytest.fixture(scope="module")
-def runs(trained, tmp_path_factory):
-    """A runs folder with a finished run, and an evaluation of it."""
+def runs(trained, weights_dir, tmp_path_factory):
+    """A runs folder with a finished run, an evaluation of it, and, first on the shelf, an edit of it that shows."""
     folder = tmp_path_factory.mktemp("studio") / "runs"
     evaluation = folder / "compared"
     cell = cell_folder(evaluation, "attention_mapper", "surprised")
     for place in (folder / "surprised", cell):
         shutil.copytree(trained.folder, place)
+    edit = load_edit(trained.folder, weights_dir)
+    save_edit(folder / "strong" / "edit", replace(edit, settings=replace(edit.settings, strength=60.0)))
     grey = np.full((1, 16, 16, 3), 128, np.uint8)
     weights.save_tensors(cell / "samples.safetensors", {"original": grey, "edited": grey, "where": grey}, {})
     metrics = {"success": {"value": 0.5, "low": 0.4, "high": 0.6}}
@@ -48,7 +52,7 @@ def photos(trained, weights_dir, runs):
     domain = load_edit(trained.folder, weights_dir).domain
     picture = np.random.default_rng(0).integers(0, 255, (16, 16, 3), np.uint8)
     w_plus = w_plus_of_seeds(domain.generator, [4], 0.8)[0]
-    photo = Photo("me", picture, "0" * 64, whole(picture), "tiny", domain.fingerprint, 0.5, w_plus)
+    photo = Photo("me", picture, "0" * 64, whole(len(picture)), "tiny", domain.fingerprint, 0.5, w_plus)
     save_photo(runs.parent / "photos" / "me", photo)
     return runs.parent / "photos"
 
@@ -141,7 +145,7 @@ def test_a_face_is_edited_and_drawn_again_by_command(page, runs, photos, weights
     number = strongest.get_attribute("data-layer")
     switched = drawn(page, strongest.click)
     page.locator(f".layer[data-layer='{number}'][aria-pressed='false']").wait_for()
-    page.click("[data-tool=erase]")
+    page.click("[data-tool=paint]")
     box = page.locator("#stage").bounding_box()
 
     def stroke():
@@ -150,17 +154,17 @@ def test_a_face_is_edited_and_drawn_again_by_command(page, runs, photos, weights
         page.mouse.move(box["x"] + 0.8 * box["width"], box["y"] + 0.6 * box["height"], steps=4)
         page.mouse.up()
 
-    erased = drawn(page, stroke)
-    assert len({first, picked, slid, switched, erased}) == 5
+    painted = drawn(page, stroke)
+    assert len({first, picked, slid, switched, painted}) == 5
     assert drawn(page, lambda: page.click("#undo")) == switched
     assert drawn(page, lambda: page.keyboard.press("Control+z")) == slid
     assert drawn(page, lambda: page.click("#redo")) == switched
-    assert drawn(page, lambda: page.click("#redo")) == erased and page.locator("#redo").is_disabled()
+    assert drawn(page, lambda: page.click("#redo")) == painted and page.locator("#redo").is_disabled()
     picture, recipe = saved(page, "#save-picture", tmp_path), saved(page, "#save-recipe", tmp_path)
     content = json.loads(recipe.read_text())
     assert content["face"]["seed"] == 3 and content["edits"][0]["alpha"] == -0.8
     assert content["edits"][0]["layers_off"] == [int(number)] and content["edits"][0]["brush"]
-    assert pixels(picture) == erased
+    assert pixels(picture) == painted
     assert redraw(recipe, runs, photos, weights_dir).read_bytes() == picture.read_bytes()
 
 
@@ -179,14 +183,16 @@ def test_photographs_are_picked_and_uploaded(page, runs, photos, weights_dir, tm
     edited = drawn(page, lambda: slide(page, ".alpha input", "1.4"))
     assert edited != shown(page, "#before")
     picture, recipe = saved(page, "#save-picture", tmp_path), saved(page, "#save-recipe", tmp_path)
-    assert json.loads(recipe.read_text())["face"] == {"photo": "me"}
+    assert json.loads(recipe.read_text())["face"]["photo"] == "me"
     assert redraw(recipe, runs, photos, weights_dir).read_bytes() == picture.read_bytes()
     page.set_input_files("#upload", {"name": "note.png", "mimeType": "image/png", "buffer": b"no picture"})
     page.get_by_text("'note.png' cannot be read as a picture").wait_for()
     mine = tmp_path / "mine.png"
     Image.fromarray(np.random.default_rng(1).integers(0, 255, (20, 20, 3), np.uint8)).save(mine)
     page.set_input_files("#upload", mine)
-    page.locator("[data-photo=mine][aria-pressed=true]").wait_for()
+    ended = page.locator("[data-photo=mine][aria-pressed=true]").or_(page.get_by_text("Error", exact=False))
+    ended.first.wait_for()
+    assert page.locator("[data-photo=mine]").count() == 1, page.locator("#upload-state").inner_text()
     drawn(page, lambda: slide(page, ".alpha input", "-1.4"))
     page.get_by_role("button", name="keep").click()
     page.get_by_text("kept as mine").wait_for()

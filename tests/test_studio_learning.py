@@ -1,12 +1,15 @@
 """Trainings of the studio: what is said before, pausing, stopping, names of folders."""
 
 import json
+import os
 import shutil
+import sys
 import threading
 from types import SimpleNamespace
 
 import pytest
 
+from coral_jax.config import folder_name
 from coral_jax.domains import load_domain
 from coral_jax.studio.learner import Watcher
 from coral_jax.studio.learning import PACE, START, Learning, methods_of
@@ -41,13 +44,10 @@ def test_trainings_that_cannot_be_are_explained(domain, tmp_path, prompt, method
 
 
 def test_a_prompt_is_never_a_path(tmp_path):
-    learning = Learning(tmp_path / "runs", None)
     (tmp_path / "prompts.txt").write_text("secret\n")
-    names = [learning._free_name(prompt) for prompt in ("../x", "/etc/passwd", "a;b", str(tmp_path / "prompts.txt"), "..")]
+    names = [folder_name(prompt) for prompt in ("../x", "/etc/passwd", "a;b", str(tmp_path / "prompts.txt"), "..")]
     assert names[:3] == ["x", "etc_passwd", "a_b"] and "secret" not in names
     assert all("/" not in name and name.strip(".") for name in names)
-    (tmp_path / "runs" / "x").mkdir(parents=True)
-    assert learning._free_name("X") == "x_2"
 
 
 def test_methods_without_segmenters():
@@ -86,3 +86,41 @@ def test_a_run_that_is_gone_or_damaged_is_left_out(trained, tmp_path):
         learning.live("../runs/surprised")
     with pytest.raises(ValueError, match="'surprised' is not learning"):
         learning.stop("surprised")
+
+
+@pytest.fixture
+def program(monkeypatch, tmp_path):
+    """Makes a shell program take the place of the process that learns."""
+
+    def place(lines):
+        path = tmp_path / "program"
+        path.write_text(f"#!/bin/sh\n{lines}\n")
+        path.chmod(0o755)
+        monkeypatch.setattr(sys, "executable", str(path))
+
+    return place
+
+
+@pytest.mark.parametrize(
+    ("lines", "error"),
+    [("echo Traceback; echo KeyError: 3; exit 1", "KeyError: 3"), ("echo error: no disk; echo; exit 1", "no disk"),
+     ("echo stopped; exit 130", None), ("echo done", None)],
+)  # fmt: skip
+def test_it_is_said_why_a_training_ended(program, domain, tmp_path, lines, error):
+    program(lines)
+    learning = Learning(tmp_path / "runs", None)
+    learning.start(domain, "surprised", "attention_global", 1, [0])
+    learning.close()
+    (one,) = learning.trainings()
+    assert (one["state"], one["error"]) == ("stopped", error)
+
+
+def test_ctrl_c_is_for_the_studio_and_a_slow_checkpoint_is_waited_for(program, domain, tmp_path, monkeypatch):
+    """The terminal sends Ctrl+C to its whole process group; a training saves its checkpoint when the studio closes the pipe."""
+    program("while read word; do :; done; sleep 0.5; echo saved")
+    monkeypatch.setattr("coral_jax.studio.learning.WAIT", 0.05)
+    learning = Learning(tmp_path / "runs", None)
+    name = learning.start(domain, "surprised", "attention_global", 1, [0])
+    assert os.getpgid(learning._process.pid) != os.getpgid(0) and learning.trainings()[0]["state"] == "starting"
+    learning.close()
+    assert learning._process.wait() == 0 and (tmp_path / "runs" / name / ".studio.log").read_text() == "saved\n"

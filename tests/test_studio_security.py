@@ -3,9 +3,9 @@
 import http.client
 import json
 import re
+import shutil
 import signal
 import struct
-import subprocess
 import time
 import zlib
 
@@ -23,7 +23,7 @@ def runs(trained, tmp_path_factory):
     """A runs folder, and beside it what must not be read: a run, an evaluation and a photo of the same forms."""
     folder = tmp_path_factory.mktemp("walled")
     for place in (folder / "runs" / "surprised", folder / "secret"):
-        subprocess.run(["cp", "-r", trained.folder, place], check=True)
+        shutil.copytree(trained.folder, place)
     (folder / "secret" / "table.json").write_text('{"domain": "SECRET", "rows": []}')
     (folder / "secret" / "photo.json").write_text("{}")
     (folder / "secret" / ".studio.json").write_text('{"prompt": "SECRET"}')
@@ -62,7 +62,7 @@ def requests(recipe):
     compared = {"name": "surprised", "methods": ["m"], "prompts": ["p"], "prompt": "p"}
     yield "draw", of_edit
     yield "layers", of_edit
-    yield "draw", lambda name: {"recipe": recipe | {"face": {"photo": name}}}
+    yield "draw", lambda name: {"recipe": recipe | {"face": {"photo": name, "picture_sha256": "", "codes_sha256": ""}}}
     yield "draw", lambda name: {"recipe": recipe | {"domain": name}}
     yield "draw", lambda name: {"recipe": recipe, "size": name}
     yield "domain", lambda name: {"domain": name}
@@ -141,6 +141,7 @@ def bomb():
         ("../../a", b"x", "is no picture that can be read"),
         ("../../a.png", b"x", "'a.png' cannot be read as a picture"),
     ],
+    ids=["empty", "svg_named_png", "bomb", "svg", "eps", "path_without_suffix", "path"],
 )
 def test_uploads_are_decoded_as_data(studio, session, runs, file, content, message):
     status, body = studio.ask(f"api/photo/upload?domain=tiny&file={file}", content, session)
@@ -148,7 +149,11 @@ def test_uploads_are_decoded_as_data(studio, session, runs, file, content, messa
     assert "coral_jax_studio_" not in body.decode()
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\xff", b"[" * 100_000, b'{"recipe": 3}', b'{"recipe": {}}'])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"[]", b"{", b"\xff", b"[" * 100_000, b'{"recipe": 3}', b'{"recipe": {}}'],
+    ids=["empty", "list", "cut", "no_text", "deep", "number", "no_recipe"],
+)
 def test_requests_that_are_none_are_answered(studio, session, content):
     assert studio.ask("api/draw", content, session)[0] == 400
 

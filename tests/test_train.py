@@ -264,3 +264,24 @@ def test_neither_torch_nor_tensorflow_is_imported(trained):
 
 def test_the_fixture_is_the_command(weights_dir):
     assert run_config(weights_dir).steps is None  # the domain's six
+
+
+class Pause:
+    """A watch that holds the third step."""
+
+    seconds = 1.5
+
+    def stops(self, done):
+        time.sleep(self.seconds if done == 3 else 0)
+        return False
+
+    def saved(self, done, states):
+        """Nothing to draw."""
+
+
+def test_a_pause_is_no_time_of_training(config, tmp_path):
+    begun = time.monotonic()
+    summary = train(config, tmp_path, Pause())
+    assert summary["seconds_paused"] >= Pause.seconds
+    assert summary["seconds_total"] < time.monotonic() - begun - Pause.seconds
+    assert all(row["seconds_per_step"] < Pause.seconds for row in read_metrics(tmp_path / "metrics.jsonl")[1:])

@@ -17,7 +17,9 @@ from jax import Array
 from coral_jax.domains import weights_folder
 from coral_jax.faces import critics, human_models, packages
 from coral_jax.faces.packages import Arrays
+from coral_jax.figures import to_pixels
 from coral_jax.landmarks import BLENDSHAPES, POINTS, Landmarker, landmarker_model
+from coral_jax.models.ops import resized
 
 SCALE = 256  # px of the picture that labels and points are given in
 _BATCH = 4  # faces at a time, so that each network is compiled once
@@ -61,24 +63,11 @@ def parts(judges: Judges, images: Array | np.ndarray) -> np.ndarray:
 
 def landmarks(judges: Judges, images: Array | np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """(points [B, 478, 2] in pixels of a picture of 256 px, each blendshape [B]); NaN for a face that is not found."""
-    found = [next(iter(judges.landmarker.find(_bytes(image))), None) for image in images]
+    found = [next(iter(judges.landmarker.find(to_pixels(np.asarray(image)))), None) for image in images]
     missing = np.full((POINTS, 2), np.nan, np.float32)
     points = np.stack([missing if face is None else face.points * (SCALE / images.shape[1]) for face in found])
     shapes = {name: [np.nan if face is None else face.blendshapes[name] for face in found] for name in BLENDSHAPES}
     return points, {name: np.array(values, np.float32) for name, values in shapes.items()}
-
-
-def _bytes(image: Array | np.ndarray) -> np.ndarray:
-    """[H, W, 3] in [-1, 1] as bytes."""
-    return np.rint((np.clip(image, -1, 1) + 1) * 127.5).astype(np.uint8)
-
-
-def resized(images: Array, size: int) -> Array:
-    """Square pictures [B, S, S, C] at another size: means of pixels where they fit evenly, else bilinear."""
-    batch, have, _, channels = images.shape
-    if have % size == 0:
-        return images.reshape(batch, size, have // size, size, have // size, channels).mean((2, 4))
-    return jax.image.resize(images, (batch, size, size, channels), "linear")
 
 
 @jax.jit

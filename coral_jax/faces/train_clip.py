@@ -28,8 +28,8 @@ from coral_jax.faces.recolour import Prepared, prepare, recoloured
 from coral_jax.models.clip import CLIP, CLIPConfig
 from coral_jax.runtime.numerics import key_of
 from coral_jax.tokenizer import Tokenizer
-from coral_jax.toons.fitting import fresh
 from coral_jax.worlds.contrastive import Probed, adversarial, pairs_loss
+from coral_jax.worlds.fitting import fresh
 
 SIZE = 96  # px that the image tower reads
 CONTEXT = 32

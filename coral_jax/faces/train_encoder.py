@@ -15,12 +15,9 @@ from absl import app, flags, logging
 from coral_jax import weights
 from coral_jax.faces import draw
 from coral_jax.models import load_generator
-from coral_jax.models.encoder import FlatEncoderConfig
 from coral_jax.models.generator import Generator
-from coral_jax.models.prior import prior_of
-from coral_jax.worlds.encoding import explained, train_encoder
+from coral_jax.worlds.encoding import write_encoder
 
-WIDTHS, HIDDEN = (32, 64, 96, 128), 384
 _SIZE, _SEEN = 128, 64  # px: of the read-out, and what the encoder sees
 _SEED, _PSI = 1805, (0.5, 1.0)
 _PART, _HELD_OUT = 50, 100  # faces a file; faces that do not train
@@ -34,11 +31,14 @@ def _draw(generator: Generator, w: jax.Array) -> jax.Array:
     return jnp.rint((jnp.clip(images, -1, 1) + 1) * 127.5).astype(jnp.uint8)
 
 
-def drawn(folder: Path, generator: Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """(bytes [count, 64, 64, 3], w [count, w_dim]) of random faces, from the folder where they are there."""
+def drawn(folder: Path, generator: Generator, fingerprint: str, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """(bytes [count, 64, 64, 3], w [count, w_dim]) of random faces, from the folder where they are there.
+
+    fingerprint: of the generator's file; faces of another one are left alone.
+    """
     parts = []
     for start in range(0, count, _PART):
-        path = folder / "encoder" / f"{start:05}.safetensors"
+        path = folder / "encoder" / f"{fingerprint[:12]}_{start:05}.safetensors"
         if not path.exists():
             w = draw.random_codes(generator, _PART, _SEED + start, _PSI)
             images = np.concatenate([np.asarray(_draw(generator, one[None])) for one in w])
@@ -54,14 +54,8 @@ def main(_: list[str]) -> None:
     """Draw, train, and write encoder.safetensors into the folder."""
     logging.set_verbosity(logging.INFO)
     folder, generator = Path(_FOLDER.value), load_generator(_GENERATOR.value)
-    images, w = drawn(folder, generator.lower(_SIZE), _COUNT.value)
-    prior = prior_of(generator)
-    config = FlatEncoderConfig(_SEEN, WIDTHS, HIDDEN, generator.n_latent, generator.w_dim)
-    learnt = images[_HELD_OUT:], w[_HELD_OUT:]
-    encoder = train_encoder(config, prior, *learnt, _BATCH, _STEPS.value, _RATE)
-    weights.save(folder / "encoder.safetensors", encoder, np.float16)
-    share = explained(prior, encoder, images[:_HELD_OUT], w[:_HELD_OUT])
-    logging.info("%.3f of the variance of w explained on %d held-out faces", share, _HELD_OUT)
+    images, w = drawn(folder, generator.lower(_SIZE), weights.fingerprint(_GENERATOR.value), _COUNT.value)
+    write_encoder(folder / "encoder.safetensors", generator, images, w, _HELD_OUT, _BATCH, _STEPS.value, _RATE)
 
 
 if __name__ == "__main__":

@@ -21,8 +21,8 @@ from coral_jax.faces.train_clip import varied
 from coral_jax.models import load_generator
 from coral_jax.models.generator import Generator
 from coral_jax.models.identity import Identity, IdentityConfig
-from coral_jax.toons.fitting import fit, fresh
 from coral_jax.worlds.contrastive import partner_loss
+from coral_jax.worlds.fitting import fit, fresh
 
 IDENTITY = IdentityConfig(units=(1, 1, 1, 1), widths=(16, 32, 64, 128), input_size=48, embed_dim=128)
 _SIZE, _SEED = 128, 1804

@@ -41,7 +41,7 @@ class FlatEncoder(nnx.Module):
 
     def w(self, images: jax.Array) -> jax.Array:
         """w [B, w_dim] of images [B, H, W, 3] in [-1, 1]."""
-        return self.mean[...][None] + self.tower(resized(images, self.config.image_size)).astype(jnp.float32)
+        return self.mean[...][None] + self.tower(ops.resized(images, self.config.image_size)).astype(jnp.float32)
 
     def __call__(self, images: jax.Array) -> jax.Array:
         """w_plus [B, n_latent, w_dim] of images [B, H, W, 3] in [-1, 1]: one w, repeated."""
@@ -132,7 +132,7 @@ class PyramidEncoder(nnx.Module):
 
     def __call__(self, images: jax.Array) -> jax.Array:
         """w_plus [B, n_latent, w_dim] of images [B, H, W, 3] in [-1, 1]."""
-        levels = self._pyramid(resized(images, self.config.image_size))
+        levels = self._pyramid(ops.resized(images, self.config.image_size))
         codes = jnp.stack([_run_head(head, levels[self.config.level(code)]) for code, head in enumerate(self.heads)], axis=1)
         if self.config.offsets:
             codes = codes + codes[:, :1] * (jnp.arange(codes.shape[1]) > 0)[None, :, None]
@@ -150,15 +150,6 @@ class PyramidEncoder(nnx.Module):
         fine, middle, coarse = ends[-3:]
         middle = _doubled(coarse) + self.lateral_middle(middle)
         return coarse, middle, _doubled(middle) + self.lateral_fine(fine)
-
-
-def resized(images: jax.Array, size: int) -> jax.Array:
-    """images [B, H, W, C] at size x size: area means where they are larger, else linear."""
-    batch, height, width, channels = images.shape
-    if (height, width) == (size, size):
-        return images
-    method = "area" if min(height, width) > size else "linear"
-    return jax.image.resize(images, (batch, size, size, channels), method)
 
 
 def _doubled(x: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Operations StyleGAN2 is made of: equalised linear maps, modulated convolution, FIR up-sampling.  All NHWC / HWIO.
+"""Operations StyleGAN2 is made of: equalised linear maps, modulated convolution, FIR up-sampling, resizing.  All NHWC / HWIO.
 
 Up-sampling convolutions never dilate their input and never run depth-wise: both are slow on XLA's CPU backend.
 """
@@ -224,3 +224,12 @@ def upsample(x: jax.Array) -> jax.Array:
         before, here, after = (jax.lax.slice_in_dim(padded, k, k + n, axis=axis) for k in range(3))
         x = _interleave(FIR[3] * before + FIR[1] * here, FIR[2] * here + FIR[0] * after, axis)
     return x
+
+
+def resized(images: jax.Array, size: int) -> jax.Array:
+    """images [B, H, W, C] at size x size: means of pixels where they are larger, else linear."""
+    batch, height, width, channels = images.shape
+    if height % size == 0 and width % size == 0:
+        return images.reshape(batch, size, height // size, size, width // size, channels).mean((2, 4))
+    method = "area" if min(height, width) > size else "linear"
+    return jax.image.resize(images, (batch, size, size, channels), method)

@@ -30,6 +30,10 @@ class Square(NamedTuple):
         """Corners [4, 2]: top left, bottom left, bottom right, top right of the aligned picture."""
         return self.corner + np.stack([0 * self.down, self.down, self.across + self.down, self.across])
 
+    def near(self, other: "Square") -> bool:
+        """Whether this is about the other square: no corner is off by more than a tenth of its side."""
+        return float(np.hypot(*(self.corners - other.corners).T).max()) <= 0.1 * other.side
+
     def moved(self, offset: tuple[float, float], times: float = 1.0) -> "Square":
         """The square in a picture that starts at `offset` of this one and is then `times` as large."""
         return Square((self.corner - np.asarray(offset)) * times, self.across * times, self.down * times)

@@ -34,7 +34,7 @@ class Source(NamedTuple):
 
 
 def sources_of(images: Sequence[str | os.PathLike], out: str | os.PathLike) -> list[Source]:
-    """The pictures of files and folders: one file becomes `out`, several a folder each in it.
+    """The pictures of files and folders: one file becomes `out`, several a folder each in it, and a file only once.
 
     ValueError where there is none, and for two whose folders would be one.
     """
@@ -55,9 +55,9 @@ def sources_of(images: Sequence[str | os.PathLike], out: str | os.PathLike) -> l
     found = {}
     for path in paths:
         other = found.setdefault(file_name(path.stem).casefold(), path)
-        if other != path:
+        if not path.samefile(other):
             raise ValueError(f"{other} and {path} would share the folder {Path(out) / path.stem}; rename one of them")
-    return [Source(path, Path(out) / file_name(path.stem)) for path in paths]
+    return [Source(path, Path(out) / file_name(path.stem)) for path in found.values()]
 
 
 def found_face(landmarker: Landmarker, picture: np.ndarray, path: Path, number: int | None) -> Square:
@@ -71,7 +71,7 @@ def found_face(landmarker: Landmarker, picture: np.ndarray, path: Path, number: 
             f"no face was found in {path}; give a picture in which a face is seen from the front, large and upright (crop it "
             "where the face is small), or one that is aligned already, with --aligned"
         )
-    if not 1 <= (number or 1) <= len(faces):
+    if number is not None and not 1 <= number <= len(faces):
         raise ValueError(f"--face={number}, and {path} has {len(faces)} face(s); give a number from 1 to {len(faces)}")
     if number is None and len(faces) > 1:
         others = f"--face=2 to --face={len(faces)} take" if len(faces) > 2 else "--face=2 takes"

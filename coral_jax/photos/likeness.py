@@ -7,8 +7,8 @@ import jax.numpy as jnp
 
 from coral_jax.domains import Domain
 from coral_jax.models.clip import CLIP
-from coral_jax.models.encoder import resized
 from coral_jax.models.identity import Identity
+from coral_jax.models.ops import resized
 
 _SCALES = (256, 64, 16)  # px at which pixels are compared; larger than the picture: left out
 _PIXELS, _PATCHES, _IDENTITY = 1.0, 2.0, 0.5  # weights of the terms

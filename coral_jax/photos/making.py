@@ -78,7 +78,7 @@ def make_photos(domain: Domain, sources: Sequence[Source], locate: Locate, liken
 def _begun(domain: Domain, source: Source, locate: Locate, likeness: float) -> bool:
     """Whether a source's photo is finished; where it is not there, it is aligned and kept.
 
-    ValueError where the folder is another photo's.
+    ValueError where the folder is another photo's, or that of another face in the picture.
     """
     digest = source.sha256
     if (source.folder / DESCRIPTION).is_file():
@@ -88,6 +88,11 @@ def _begun(domain: Domain, source: Source, locate: Locate, likeness: float) -> b
             raise ValueError(
                 f"{source.folder} holds {photo.name} for the domain {photo.domain} with --likeness={photo.likeness:g}, made of "
                 "another picture, for other weights or with another likeness; give another --out"
+            )
+        if not photo.square.near(locate(photo.picture, source.path)):
+            raise ValueError(
+                f"{source.folder} holds another face of {source.path}; give --face or --aligned as when it was made, "
+                "or another --out"
             )
         return photo.w_plus is not None
     picture = read_picture(source.path)

@@ -26,7 +26,7 @@ from coral_jax.figures import png
 from coral_jax.models.generator import Generator
 from coral_jax.photos.align import Square, aligned
 from coral_jax.pictures import read_picture
-from coral_jax.runtime.files import check_fields, read_json, write_bytes, write_json
+from coral_jax.runtime.files import check_fields, file_name, read_json, write_bytes, write_json
 
 FORMAT = 1
 DESCRIPTION, CODES = "photo.json", "codes.safetensors"
@@ -100,7 +100,10 @@ def save_photo(folder: str | os.PathLike, photo: Photo) -> None:
 
 
 def load_photo(folder: str | os.PathLike) -> Photo:
-    """Read a photo's folder; ValueError for one that is none, that is not inverted, or whose files do not belong together."""
+    """Read a photo's folder; `w_plus` is None where it is not inverted yet.
+
+    ValueError for a folder that is no photo's, or whose files do not belong together.
+    """
     folder = Path(folder)
     path = folder / DESCRIPTION
     if not path.is_file():
@@ -113,8 +116,8 @@ def load_photo(folder: str | os.PathLike) -> Photo:
     if square.shape != (3, 2):
         raise ValueError(f"{path} is not a photo's description (square is {said['square']}); {_AGAIN}")
     photo = Photo(
-        said["name"], read_picture(folder / "picture.png"), said["picture_sha256"], Square(*square), said["domain"],
-        said["domain_fingerprint"], float(said["likeness"]),
+        file_name(said["name"]), read_picture(folder / "picture.png"), said["picture_sha256"], Square(*square),
+        said["domain"], said["domain_fingerprint"], float(said["likeness"]),
     )  # fmt: skip
     if said["codes_sha256"] is None:
         return photo

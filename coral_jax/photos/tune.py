@@ -14,8 +14,8 @@ import numpy as np
 import optax
 
 from coral_jax import weights
-from coral_jax.models.encoder import resized
 from coral_jax.models.generator import Generator
+from coral_jax.models.ops import resized
 from coral_jax.models.prior import Prior
 from coral_jax.photos.likeness import Networks, Seen, look, unlikeness
 from coral_jax.photos.photo import with_differences

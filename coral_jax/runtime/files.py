@@ -112,3 +112,10 @@ def file_name(text: str) -> str:
         return name
     beginning = name.strip(".").encode()[: NAME_BYTES - 17].decode(errors="ignore")
     return f"{beginning}_{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def free_name(name: str, *folders: Path) -> str:
+    """The name, with a number behind it where one of the folders has an entry of that name in any case."""
+    taken = {entry.name.casefold() for folder in folders if folder.is_dir() for entry in folder.iterdir()}
+    numbered = [name, *(f"{name}_{number}" for number in range(2, len(taken) + 3))]
+    return next(one for one in numbered if one.casefold() not in taken)

@@ -8,14 +8,13 @@ from coral_jax.evaluation.sheets import sheet_of
 from coral_jax.evaluation.tables import cell_text, columns_of, is_best, means_of
 from coral_jax.figures import png
 from coral_jax.runtime.files import read_json
-
-_DEPTH = 2  # folders below the runs folder that may hold an evaluation
+from coral_jax.shelf import EVALUATIONS
 
 
 def evaluations(runs: Path) -> dict[str, Path]:
     """The folders with an evaluation's table.json, by their name below the runs folder; none outside of it."""
     root = runs.resolve()
-    found = [path for depth in range(_DEPTH + 1) for path in sorted(runs.glob("*/" * depth + "table.json"))]
+    found = [path for depth in range(EVALUATIONS + 1) for path in sorted(runs.glob("*/" * depth + "table.json"))]
     inside = [path.parent for path in found if path.resolve().is_relative_to(root)]
     return {folder.relative_to(runs).as_posix(): folder for folder in inside}
 

@@ -2,6 +2,7 @@
 
 import base64
 from collections import OrderedDict
+from dataclasses import asdict
 from pathlib import Path
 
 from PIL import Image
@@ -11,10 +12,8 @@ from coral_jax.artifact import Edit
 from coral_jax.canvas import Adjusted, Canvas, brush_size, lowered, previews
 from coral_jax.domains import Domain, known_domains, load_domain
 from coral_jax.figures import layer_tile, png
-from coral_jax.photos.photo import DESCRIPTION
 from coral_jax.recipe import Recipe, Step, adjusted, check_domain, edit_of
-from coral_jax.runtime.files import read_json
-from coral_jax.sitter import Pictured, Seed, Sitter, photo_folders, sitter_of
+from coral_jax.sitter import Pictured, Seed, Sitter, photo_folders, pictured, sitter_of
 from coral_jax.studio.sessions import Session
 
 KEPT_EDITS = 16  # that stay in memory, the last ones used
@@ -69,10 +68,10 @@ class Easel:
         return self._faces[key]
 
     def photos(self, session: Session, domain: str) -> list[dict]:
-        """The photos of a domain: the page's own, then those of the folder of photos."""
+        """The photos of a domain, as recipes name them: the page's own, then those of the folder of photos."""
         folders = [(session.folder, True), (self._photos, False)]
-        return [{"name": name, "own": own} for folder, own in folders for name, path in photo_folders(folder).items()
-                if _domain_of(path) == domain]  # fmt: skip
+        return [{"face": asdict(face), "own": own} for folder, own in folders for path in photo_folders(folder).values()
+                if (face := pictured(path, domain)) is not None]  # fmt: skip
 
     def picture(self, session: Session, recipe: Recipe, size: str) -> bytes:
         """The face of a recipe as PNG, at the size of a preview or full; or "saved", the picture that the recipe draws."""
@@ -99,7 +98,8 @@ class Easel:
 
     def _sitter(self, session: Session, recipe: Recipe) -> Sitter:
         face = recipe.face
-        own = isinstance(face, Pictured) and face.photo in photo_folders(session.folder)
+        folders = photo_folders(session.folder) if isinstance(face, Pictured) else {}
+        own = isinstance(face, Pictured) and face.photo in folders and pictured(folders[face.photo], recipe.domain) == face
         folder = session.folder if own else self._photos
         return session.sit((recipe.domain, face, own), lambda: sitter_of(face, self.domain(recipe.domain), folder))
 
@@ -124,15 +124,6 @@ class Easel:
                 self._edits.popitem(last=False)
         self._edits.move_to_end(key)
         return self._edits[key]
-
-
-def _domain_of(photo: Path) -> str | None:
-    """The domain that a photo was made for; None for a folder that is no photo, or not inverted yet."""
-    try:
-        said = read_json(photo / DESCRIPTION, "make it again")
-        return said["domain"] if said["codes_sha256"] else None
-    except (ValueError, KeyError, OSError):
-        return None
 
 
 def _source(image: Image.Image) -> str:

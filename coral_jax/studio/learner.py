@@ -63,6 +63,12 @@ class Watcher:
         write_bytes(self._path, png(training_sheet(edit.prompt, subtitle, original, edited, masks, shares)))
 
 
+def as_shown(edit: Edit) -> Edit:
+    """The edit, which is yet to be learned, as its sheets are drawn: by the generator of previews where that shows it."""
+    generator = edit.domain.generator
+    return edit.drawn_by(lowered(generator)) if edit.method.region is not None and previews(edit) else edit
+
+
 def main() -> None:
     """Train what the folder's plan says."""
     folder = Path(flags.FLAGS.folder)
@@ -72,9 +78,7 @@ def main() -> None:
     chosen = resolve(config, domain.settings)
     segmenter = config.segmenter or domain.default_segmenter
     edit = Edit(config.prompt, domain, segmenter, chosen.settings, config.seed, chosen.tau, None)
-    if edit.method.region is not None and previews(edit):
-        edit = replace(edit, domain=replace(domain, generator=lowered(domain.generator)))
-    watcher = Watcher(edit, parse_seeds(config.sheet_seeds), folder / LIVE)
+    watcher = Watcher(as_shown(edit), parse_seeds(config.sheet_seeds), folder / LIVE)
     threading.Thread(target=watcher.listen, args=(sys.stdin,), daemon=True).start()
     train(config, folder, watcher)
     (folder / LIVE).unlink(missing_ok=True)

@@ -4,6 +4,7 @@ The process (`coral_jax.studio.learner`) reads words from its standard input: it
 checkpoint; when the studio is gone, it stops too.
 """
 
+import contextlib
 import json
 import statistics
 import subprocess
@@ -14,12 +15,14 @@ from pathlib import Path
 from coral_jax.config import folder_name, make, resolve
 from coral_jax.domains import Domain
 from coral_jax.methods import METHODS, get_method
-from coral_jax.runtime.files import read_json, read_text, write_json
+from coral_jax.runtime.files import free_name, read_json, read_text, write_json
 from coral_jax.training.logs import read_metrics
 from coral_jax.training.workdir import finished
 
 PLAN, LIVE, LOG = ".studio.json", ".live.png", ".studio.log"  # hidden files in a run's folder
 LIVE_FACES = 4
+INTERRUPTED = 130  # exit code of a training that was stopped
+WAIT = 30.0  # seconds for the checkpoint of a training when the studio ends
 CHECKPOINTS = 12  # of a run, and as many live sheets
 POINTS = 120  # of a curve
 START = 30.0  # seconds that a run takes besides its steps, with nothing compiled: the README's default run takes 46
@@ -68,7 +71,7 @@ class Learning:
     def start(self, domain: Domain, prompt: str, method: str, steps: int | None, seeds: list[int]) -> str:
         """Begin a training, and return its name: that of its folder among the runs.  ValueError while another one learns."""
         plan = self.plan(domain, prompt, method, steps)
-        name = self._free_name(prompt)
+        name = free_name(folder_name(prompt), self._runs)
         every = max(1, plan["steps"] // CHECKPOINTS)
         fields = {"method": method, "domain": domain.name, "steps": steps, "sheet_seeds": ",".join(map(str, seeds)),
                   "checkpoint_every": every, "log_every": max(1, min(10, plan["steps"] // 50)),
@@ -97,13 +100,11 @@ class Learning:
         self._paused = False
 
     def close(self) -> None:
-        """The studio ends: a training that learns is stopped, and leaves its checkpoint."""
-        if self._learns():
+        """The studio ends: a training that learns is told to stop and waited for; one that compiles stops by itself later."""
+        if self._process is not None:
             self._process.stdin.close()
-            try:
-                self._process.wait(30)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(WAIT)
 
     def trainings(self) -> list[dict]:
         """All trainings of the studio in the runs folder: name, prompt, state, steps, curves."""
@@ -139,15 +140,18 @@ class Learning:
             "loss": [row["loss/total"] for row in rows[::stride]],
             "clip": [row["clip_distance"] for row in rows[::stride]],
         }
-        error = self._error(folder) if state == "stopped" else None
+        error = self._error(name, folder) if state == "stopped" else None
         return {"name": name, "prompt": plan["prompt"], "method": plan["fields"]["method"], "domain": plan["fields"]["domain"],
                 "state": state, "step": step, "steps": steps, "seconds_left": left, "curves": curves, "error": error,
                 "sheet": _stamp(folder / LIVE, folder / "sheet.png")}  # fmt: skip
 
-    def _error(self, folder: Path) -> str | None:
+    def _error(self, name: str, folder: Path) -> str | None:
+        """What went wrong: the line that the process said, or the last one where it broke off without."""
         log = folder / LOG
-        lines = read_text(log).splitlines() if log.is_file() else []
-        return next((line.removeprefix("error: ") for line in reversed(lines) if line.startswith("error: ")), None)
+        lines = [line for line in read_text(log).splitlines() if line.strip()] if log.is_file() else []
+        broke = name == self._name and self._process.returncode not in (0, INTERRUPTED)
+        last = lines[-1] if broke and lines else None
+        return next((line.removeprefix("error: ") for line in reversed(lines) if line.startswith("error: ")), last)
 
     def _launch(self, name: str, plan: dict) -> None:
         with self._lock:
@@ -157,7 +161,10 @@ class Learning:
             write_json(folder / PLAN, plan)
             command = [sys.executable, "-m", "coral_jax.studio.learner", f"--folder={folder}"]
             with open(folder / LOG, "wb") as log:
-                self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, text=True)
+                self._process = subprocess.Popen(
+                    command, stdin=subprocess.PIPE, stdout=log, stderr=log, text=True,
+                    start_new_session=True,  # Ctrl+C in the terminal is for the studio, which lets it save a checkpoint
+                )  # fmt: skip
             self._name, self._paused = name, False
 
     def _learns(self) -> bool:
@@ -173,12 +180,6 @@ class Learning:
             self._process.stdin.flush()
         except BrokenPipeError as error:
             raise ValueError(f"{self._name!r} has just ended") from error
-
-    def _free_name(self, prompt: str) -> str:
-        name = folder_name(prompt)
-        taken = {entry.name.casefold() for entry in self._runs.iterdir()} if self._runs.is_dir() else set()
-        numbered = [name, *(f"{name}_{number}" for number in range(2, len(taken) + 3))]
-        return next(one for one in numbered if one.casefold() not in taken)
 
     def _folder(self, name: str) -> Path:
         """The folder of a training; ValueError for a name that is none: no path leads anywhere."""

@@ -53,6 +53,7 @@ class Studio:
 
     def close(self) -> None:
         """End what runs."""
+        self.sessions.close_all()
         self.learning.close()
         self._drawing.shutdown(cancel_futures=True)
 
@@ -63,12 +64,13 @@ class Studio:
         await read_object(request)
         if SESSION not in request.headers:  # a page from elsewhere cannot send it
             raise HTTPException(403, "open the studio's own page")
-        session = self.sessions.open()
-        return JSONResponse({"session": session.token, "domains": self.easel.domains(), "edits": self.easel.edits()})
+        session = await run_in_threadpool(self.sessions.open)
+        known = {"domains": self.easel.domains(), "edits": await run_in_threadpool(self.easel.edits)}
+        return JSONResponse({"session": session.token} | known)
 
     async def close_page(self, request: Request) -> Response:
         """A page closes; browsers send this without headers."""
-        self.sessions.close(str((await read_object(request)).get("session")))
+        await run_in_threadpool(self.sessions.close, str((await read_object(request)).get("session")))
         return Response(status_code=204)
 
     async def alive(self, request: Request, session: Session) -> Response:
@@ -125,11 +127,9 @@ class Studio:
         asked = request.query_params
         content = await read_body(request, MOST_UPLOAD)
         name = (await self.draws(self.easel.domain, asked.get("domain", ""))).name
-        if session.upload is not None and state_of(session.upload, session.folder)["state"] == "working":
-            raise ValueError("one photograph of this page is being inverted; wait for it")
-        given = (session.folder, asked.get("file", ""), content, name, asked.get("aligned") == "true", self._weights_dir)
-        session.upload = await run_in_threadpool(begin, *given)
-        return JSONResponse(state_of(session.upload, session.folder))
+        given = (asked.get("file", ""), content, name, asked.get("aligned") == "true", self._weights_dir)
+        upload = await run_in_threadpool(session.take, partial(begin, session.folder, self._photos, *given))
+        return JSONResponse(await run_in_threadpool(state_of, upload, session.folder))
 
     async def upload_state(self, request: Request, session: Session) -> Response:
         """How far the page's photograph is."""

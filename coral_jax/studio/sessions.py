@@ -27,6 +27,8 @@ class Session:
     sitter: Sitter | None = None
     canvases: dict[str, Canvas] = field(default_factory=dict)
     upload: Upload | None = None
+    closed: bool = False
+    lock: threading.Lock = field(default_factory=threading.Lock)  # of `upload` and `closed`
 
     def sit(self, face: object, make: Callable[[], Sitter]) -> Sitter:
         """Who the page's face is; what was kept of the face before is let go."""
@@ -34,6 +36,19 @@ class Session:
             self.face, self.sitter, self.canvases = None, None, {}
             self.face, self.sitter = face, make()
         return self.sitter
+
+    def take(self, begin: Callable[[], Upload]) -> Upload:
+        """Begin to invert a photograph of the page.
+
+        ValueError while another one is inverted, and for a page that was closed meanwhile: nobody would end it.
+        """
+        with self.lock:
+            if self.closed:
+                raise ValueError("this page was closed; load it again")
+            if self.upload is not None and self.upload.process.poll() is None:
+                raise ValueError("one photograph of this page is being inverted; wait for it")
+            self.upload = begin()
+            return self.upload
 
 
 class Sessions:
@@ -71,11 +86,18 @@ class Sessions:
         with self._lock:
             session = self._open.pop(token, None)
         if session is not None:
-            if session.upload is not None:
-                end(session.upload)
+            with session.lock:
+                session.closed = True
+                if session.upload is not None:
+                    end(session.upload)
             session.sitter = None
             session.canvases.clear()
             shutil.rmtree(session.folder, ignore_errors=True)
+
+    def close_all(self) -> None:
+        """Forget every page."""
+        for token in list(self._open):
+            self.close(token)
 
     def close_idle(self) -> None:
         """Forget the pages that have been silent for `IDLE` seconds."""

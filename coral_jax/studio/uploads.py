@@ -1,6 +1,7 @@
 """A page's own photographs: uploaded, decoded as data, inverted by `coral_jax.photo` in a process of its own."""
 
 import re
+import secrets
 import shutil
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from coral_jax.pictures import SUFFIXES, read_picture
-from coral_jax.runtime.files import file_name, read_text
+from coral_jax.runtime.files import file_name, free_name, read_text
 from coral_jax.sitter import photo_folders
 
 LOG = "log.txt"
@@ -23,15 +24,15 @@ class Upload:
     log: Path
 
 
-def begin(folder: Path, file: str, content: bytes, domain: str, aligned: bool, weights_dir: str | None) -> Upload:
+def begin(folder: Path, photos: Path, file: str, content: bytes, domain: str, aligned: bool, weights_dir: str | None) -> Upload:
     """Start to make a photo of a picture's content in a page's folder; `file` is the name that the user knows it by.
 
-    ValueError for what is no picture that can be read.
+    It gets a name that no photo in the folder `photos` has.  ValueError for what is no picture that can be read.
     """
     stem, _, suffix = Path(file).name.rpartition(".")
     if f".{suffix.lower()}" not in SUFFIXES:
         raise ValueError(f"{Path(file).name!r} is no picture that can be read; give one of {', '.join(SUFFIXES)}")
-    name = _free(folder, file_name(stem or "photo"))
+    name = free_name(file_name(stem or "photo"), folder, photos)
     source = folder / ".sources" / f"{name}.{suffix.lower()}"
     source.parent.mkdir(parents=True, exist_ok=True)
     source.write_bytes(content)
@@ -77,19 +78,15 @@ def keep(folder: Path, name: str, photos: Path) -> str:
     own = photo_folders(folder)
     if name not in own:
         raise ValueError(f"this page has no photograph {name!r}")
-    kept = _free(photos, name)
+    kept = free_name(name, photos)
     photos.mkdir(parents=True, exist_ok=True)
-    partial = photos / f".{kept}.partial"
-    shutil.copytree(own[name], partial)
-    partial.rename(photos / kept)
+    partial = photos / f".{kept}.{secrets.token_hex(4)}.partial"
+    try:
+        shutil.copytree(own[name], partial)
+        partial.rename(photos / kept)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     return kept
-
-
-def _free(folder: Path, name: str) -> str:
-    """The name, with a number behind it if it is taken."""
-    taken = {entry.name.casefold() for entry in folder.iterdir()} if folder.is_dir() else set()
-    numbered = [name, *(f"{name}_{number}" for number in range(2, len(taken) + 3))]
-    return next(one for one in numbered if one.casefold() not in taken)
 
 
 def _private(line: str, folder: Path) -> str:

@@ -23,10 +23,10 @@ from coral_jax.runtime.numerics import key_of
 from coral_jax.tokenizer import Tokenizer
 from coral_jax.toons.captions import PHRASES, caption
 from coral_jax.toons.faces import ATTRIBUTES, EYE_COLOURS, HAIR_COLOURS, Face, has
-from coral_jax.toons.fitting import fit, fresh
 from coral_jax.toons.pool import Pool, augment, from_bytes, load_training_pool
 from coral_jax.toons.renderer import PARTS
 from coral_jax.worlds.contrastive import Probed, adversarial, pairs_loss
+from coral_jax.worlds.fitting import fit, fresh
 
 _BATCH = 64
 _CAPTIONS = 40  # per batch, beside one for each attribute

@@ -11,16 +11,12 @@ import jax
 import numpy as np
 from absl import app, flags, logging
 
-from coral_jax import weights
 from coral_jax.domains import load_domain
 from coral_jax.latents import w_plus_of_z
-from coral_jax.models.encoder import FlatEncoderConfig
 from coral_jax.models.generator import Generator
-from coral_jax.models.prior import prior_of
 from coral_jax.toons.pool import to_bytes
-from coral_jax.worlds.encoding import explained, train_encoder
+from coral_jax.worlds.encoding import write_encoder
 
-WIDTHS, HIDDEN = (32, 64, 96, 128), 384
 _SEED, _CHUNK, _HELD_OUT = 1905, 256, 512
 _BATCH, _RATE = 64, 2e-3
 
@@ -42,13 +38,8 @@ def main(_: list[str]) -> None:
     logging.set_verbosity(logging.INFO)
     generator = load_domain("toons").generator
     images, w = drawn(generator, _COUNT.value)
-    prior = prior_of(generator)
-    config = FlatEncoderConfig(generator.size, WIDTHS, HIDDEN, generator.n_latent, generator.w_dim)
-    learnt = images[_HELD_OUT:], w[_HELD_OUT:]
-    encoder = train_encoder(config, prior, *learnt, _BATCH, _STEPS.value, _RATE)
-    weights.save(Path(_FOLDER.value) / "encoder.safetensors", encoder, np.float16)
-    share = explained(prior, encoder, images[:_HELD_OUT], w[:_HELD_OUT])
-    logging.info("%.3f of the variance of w explained on %d held-out faces", share, _HELD_OUT)
+    path = Path(_FOLDER.value) / "encoder.safetensors"
+    write_encoder(path, generator, images, w, _HELD_OUT, _BATCH, _STEPS.value, _RATE)
 
 
 if __name__ == "__main__":  # other programs have flags of the same names

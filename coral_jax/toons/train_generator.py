@@ -29,9 +29,9 @@ from coral_jax import weights
 from coral_jax.models.stylegan2 import StyleGAN2, StyleGAN2Config
 from coral_jax.runtime.numerics import key_of
 from coral_jax.toons.faces import Z_DIM, Face, faces_from_z, vectors
-from coral_jax.toons.fitting import fit, fresh
 from coral_jax.toons.pool import Pool, exaggerate, from_bytes, load_pool, mixed, shuffled, to_bytes
 from coral_jax.toons.renderer import PARTS, render_numbers
+from coral_jax.worlds.fitting import fit, fresh
 
 CONFIG = StyleGAN2Config(
     size=64, z_dim=Z_DIM, w_dim=128, mapping_layers=4, channels=((4, 128), (8, 128), (16, 128), (32, 64), (64, 32))

@@ -19,10 +19,10 @@ from coral_jax import weights
 from coral_jax.models.classifier import Classifier, ClassifierConfig
 from coral_jax.models.identity import Identity, IdentityConfig
 from coral_jax.toons.faces import GROUPS, Z_DIM, Face, faces_from_z
-from coral_jax.toons.fitting import fit, fresh
 from coral_jax.toons.pool import Pool, augment, from_bytes, load_training_pool, to_bytes
 from coral_jax.toons.renderer import render
 from coral_jax.worlds.contrastive import partner_loss
+from coral_jax.worlds.fitting import fit, fresh
 
 IDENTITY = IdentityConfig(units=(1, 1, 1, 1), widths=(16, 32, 64, 128), input_size=48, embed_dim=128)
 CLASSIFIER = ClassifierConfig((24, 48, 96, 128), tuple((name, len(values)) for name, values in GROUPS.items()))

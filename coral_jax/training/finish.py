@@ -19,7 +19,7 @@ FACES_ONE_BY_ONE = 40  # that the summary's truth is measured on, where a method
 def write_outputs(workdir: Path, edit: Edit, seeds: list[int], timing: dict, begun: float) -> dict:
     """Write edit/, sheet.png of the seeds' faces and, last of all, summary.json, which it returns.
 
-    `timing` has seconds_compile and resumed_from; `begun` is the start on the monotonic clock.
+    `timing` has seconds_compile and resumed_from; `begun` is the start on the monotonic clock, later by the time of pauses.
     """
     save_edit(workdir / "edit", edit)
     w_plus = w_plus_of_seeds(edit.domain.generator, seeds, edit.settings.truncation)

@@ -91,7 +91,7 @@ def train_all(config: ml_collections.ConfigDict, runs: list[Run], watch: Watch |
             for run, own in zip(open_runs, partition.unstack(state, len(open_runs)), strict=True):
                 trainables = jax.tree.map(jnp.asarray, own.trainables)
                 edit = Edit(run.prompt, domain, segmenter, chosen.settings, config.seed, chosen.tau, trainables)
-                write_outputs(run.folder, edit, seeds, timing, begun)
+                write_outputs(run.folder, edit, seeds, timing, begun + timing["seconds_paused"])
             return np.zeros(())
 
         partition.from_first(write, np.zeros(()))
@@ -201,7 +201,9 @@ def _learn(
         files.enter_context(memory.tuned_for(step))
         with jax.transfer_guard("disallow"):  # a step waits for nothing from the host
             steps = chosen.settings.steps
-            state = _loop(lambda s: step(s, frozen, key, settings), state, config, steps, runs, checkpoints, logs, watch)
+            state, timing["seconds_paused"] = _loop(
+                lambda s: step(s, frozen, key, settings), state, config, steps, runs, checkpoints, logs, watch
+            )
         return partition.fetch(state), timing
 
 
@@ -214,14 +216,17 @@ def _loop(
     checkpoints: list[Checkpoints],
     logs: list[MetricsLog],
     watch: Watch | None,
-) -> TrainState:
-    """Train from the state's step to `steps`.  Metrics are fetched after the next step is under way."""
+) -> tuple[TrainState, float]:
+    """Train from the state's step to `steps`: the state, and the seconds that the watch made it wait.
+
+    Metrics are fetched after the next step is under way.
+    """
     start = kept = int(state.step)
     several = len(runs) > 1
     label = f"{len(runs)} prompts" if several else runs[0].prompt
     progress = Progress(f"{label}, {config.method}", start, steps) if partition.is_first() else None
     pending, ready = [], None
-    clock = time.monotonic()
+    clock, paused = time.monotonic(), 0.0
 
     def report(done: int, metrics: list[dict]) -> None:
         nonlocal clock
@@ -245,7 +250,10 @@ def _loop(
         if ready is not None:
             report(*ready)
             ready = None
+        asked = time.monotonic()
         stopping = watch is not None and watch.stops(done)
+        waited = time.monotonic() - asked
+        clock, paused = clock + waited, paused + waited
         saving = stopping or done == steps or done % config.checkpoint_every == 0
         if saving or done % config.log_every == 0:
             pending, ready = [], (done, pending)
@@ -264,7 +272,7 @@ def _loop(
             if stopping and done < steps:
                 raise KeyboardInterrupt
             kept, ready, clock = done, None, time.monotonic()
-    return state
+    return state, paused
 
 
 def check_finite(metrics: list[dict], first: int, kept: int, prompt: str | None = None) -> None:

@@ -1,18 +1,38 @@
 """Teaches a small encoder to find the w of generated pictures, whose w are known and of which there is no end."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 from jax import Array
 
+from coral_jax import weights
 from coral_jax.models.encoder import FlatEncoder, FlatEncoderConfig
-from coral_jax.models.prior import Prior
-from coral_jax.toons.fitting import fit, fresh
+from coral_jax.models.generator import Generator
+from coral_jax.models.prior import Prior, prior_of
+from coral_jax.worlds.fitting import fit, fresh
 
+_WIDTHS, _HIDDEN = (32, 64, 96, 128), 384
 _SHIFT, _ZOOM = 0.03, 0.04  # shares of the picture's side
 _FAR = 0.3  # weight of all directions alike, beside that of what they do to w
+
+
+def write_encoder(
+    path: Path, generator: Generator, images: np.ndarray, w: np.ndarray, held_out: int, batch: int, steps: int, rate: float
+) -> None:
+    """Train the encoder of a generator on its faces, bytes [N, S, S, 3] and their w [N, w_dim], and write it.
+
+    The first `held_out` faces do not train it; how much it explains of them is logged.
+    """
+    prior = prior_of(generator)
+    config = FlatEncoderConfig(images.shape[1], _WIDTHS, _HIDDEN, generator.n_latent, generator.w_dim)
+    encoder = train_encoder(config, prior, images[held_out:], w[held_out:], batch, steps, rate)
+    weights.save(path, encoder, np.float16)
+    share = explained(prior, encoder, images[:held_out], w[:held_out])
+    logging.info("%.3f of the variance of w explained on %d held-out faces", share, held_out)
 
 
 def train_encoder(

@@ -9,7 +9,7 @@ const MOST_EDITS = 8;
 const byId = (id) => document.getElementById(id);
 
 export function makeEdit(shared) {
-  let state = null; // {face: {seed, truncation} or {photo}, edits: [{edit, weights_sha256, alpha, tau, layers_off, brush}], chosen}
+  let state = null; // {face: {seed, truncation} or {photo, picture_sha256, codes_sha256}, edits: [{edit, weights_sha256, alpha, tau, layers_off, brush}], chosen}
   let past = [], future = [], first = 0;
   const tau = (name) => shared.edits.find((one) => one.name === name)?.tau ?? 0;
   const stage = makeStage({
@@ -60,6 +60,7 @@ export function makeEdit(shared) {
     try {
       const blob = await picture("draw", { recipe: recipe(), size });
       show(stage.after, blob);
+      await stage.after.decode().catch(() => {}); // another took its place
       byId("stage").dataset.drawn = String(Number(byId("stage").dataset.drawn ?? 0) + 1); // for tests
       if (size === "full") drawBefore(size);
     } finally { clearTimeout(timer); byId("busy").hidden = true; }
@@ -157,7 +158,7 @@ export function makeEdit(shared) {
   // ---- faces ----
 
   const photos = makePhotos(shared, {
-    present: () => state?.face.photo, pick: (photo) => { state.face = { photo }; faceChanged(true); },
+    present: () => state.face, pick: (face) => { state.face = face; faceChanged(true); },
   });
 
   let asked = 0;

@@ -8,19 +8,26 @@ export function makePhotos(shared, { present, pick }) {
   let timer = 0;
 
   async function list() {
-    const { photos } = await ask("photos", { domain: shared.domain.name });
-    byId("photos").replaceChildren(...photos.map(({ name, own }) => element("div", { class: "row" },
-      element("button", { class: "pick", "data-photo": name, "aria-pressed": String(present() === name), onclick: () => { pick(name); mark(); } }, name),
-      ...(own ? [element("button", { title: "Put it into the folder of photos, where recipes find it", onclick: () => keep(name) }, "keep")] : []))));
+    const domain = shared.domain.name;
+    const { photos } = await ask("photos", { domain });
+    if (domain !== shared.domain.name) return []; // another one was chosen meanwhile
+    byId("photos").replaceChildren(...photos.map(({ face, own }) => element("div", { class: "row" },
+      element("button", { class: "pick", "data-photo": face.photo, "data-codes": face.codes_sha256, onclick: () => pick(face) }, face.photo),
+      ...(own ? [element("button", { title: "Put it into the folder of photos, where recipes find it", onclick: () => keep(face) }, "keep")] : []))));
+    mark();
+    return photos;
   }
   function mark() {
+    const face = present();
     for (const button of byId("photos").querySelectorAll(".pick")) {
-      button.setAttribute("aria-pressed", String(button.dataset.photo === present()));
+      button.setAttribute("aria-pressed", String(button.dataset.photo === face.photo && button.dataset.codes === face.codes_sha256));
     }
   }
-  async function keep(name) {
+  async function keep(face) {
     try {
-      const kept = (await ask("photo/keep", { name })).name;
+      const kept = (await ask("photo/keep", { name: face.photo })).name;
+      const now = present();
+      if (kept !== face.photo && now.photo === face.photo && now.codes_sha256 === face.codes_sha256) pick({ ...face, photo: kept });
       await list();
       say(`kept as ${kept}`);
     } catch (error) { say(error.message); }
@@ -33,7 +40,9 @@ export function makePhotos(shared, { present, pick }) {
     if (found.state === "working") timer = setTimeout(watch, 700);
     else {
       byId("upload").disabled = false;
-      if (found.state === "done") { await list(); pick(found.name); mark(); }
+      if (found.state !== "done") return;
+      const made = (await list()).find(({ face, own }) => own && face.photo === found.name);
+      if (made) pick(made.face); // none where another domain was chosen meanwhile
     }
   }
   byId("upload").addEventListener("change", async () => {

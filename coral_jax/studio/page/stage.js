@@ -12,7 +12,7 @@ export function makeStage({ stroked }) {
   let tool = "look", size = 1, rows = [0, 1], whole = 1; // of the brush's square; of the picture in it
   const map = document.createElement("canvas"); // the brush: grey levels
   const levels = map.getContext("2d", { willReadFrequently: true });
-  let last = null;
+  let last = null, filled = 0;
 
   function setSplit(percent) {
     split.value = percent;
@@ -56,6 +56,7 @@ export function makeStage({ stroked }) {
     strokes.getContext("2d").putImageData(shown, 0, -top);
   }
   function fill(value) {
+    filled += 1;
     levels.fillStyle = grey(value);
     levels.fillRect(0, 0, size, size);
     showStrokes();
@@ -104,9 +105,10 @@ export function makeStage({ stroked }) {
     async setBrush(brush) {
       fill(LEARNED);
       if (!brush) return;
-      const image = new Image();
+      const mine = filled, image = new Image();
       image.src = `data:image/png;base64,${brush}`;
       await image.decode();
+      if (mine !== filled) return; // another brush took its place
       levels.drawImage(image, 0, 0);
       showStrokes();
     },

@@ -1,4 +1,4 @@
-"""The optimisation loop that all toons networks are trained with."""
+"""The optimisation loop that networks of toons and faces are trained with."""
 
 import functools
 import time
