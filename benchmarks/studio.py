@@ -23,6 +23,7 @@ _DOMAIN = flags.DEFINE_string("domain", "toons", "domain to measure")
 _MOVES = flags.DEFINE_integer("moves", 200, "moves of the slider, over which memory is watched", lower_bound=1)
 _COLD = flags.DEFINE_bool("cold", False, "start with an empty cache of compiled programs")
 _JSON = flags.DEFINE_string("json", None, "file to write the result to")
+_EDIT = flags.DEFINE_string("edit", None, "edit of the screenshots, as the studio names it (default: the first one)")
 _SCREENSHOTS = flags.DEFINE_string("screenshots", None, "folder for screenshots at 1280 and 390 px, instead of measuring")
 
 SETTLED = 20  # moves before memory counts
@@ -98,6 +99,11 @@ def photograph(folder: Path) -> None:
         page.goto(f"{served.url}/#{_DOMAIN.value}")
         page.locator(".layer").first.wait_for()
         page.locator("#gallery button:last-child img").wait_for()
+        page.locator("#gallery button").nth(1).click()
+        if _EDIT.value:
+            page.click(".remove")
+            page.locator("#shelf").select_option(_EDIT.value)
+            page.click("#add")
         for tab in ("edit", "learn", "compare"):
             page.click(f"#tab-{tab}")
             if tab == "learn":

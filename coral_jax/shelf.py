@@ -39,7 +39,7 @@ def shelf(runs: Path = RUNS) -> dict[str, Known]:
     """
     found = {}
     for name, path in [*_packaged(), *_in_runs(runs)]:
-        if name not in found and (known := describe(name, path)) is not None:  # a folder comes before its zip file
+        if name not in found and (known := _describe(name, path)) is not None:  # a folder comes before its zip file
             found[name] = known
     return found
 
@@ -50,16 +50,6 @@ def find(name: str, runs: Path = RUNS) -> Known:
     if name not in found:
         raise ValueError(f"there is no edit {name!r} in {runs} or in the package{nearest(name, found)}")
     return found[name]
-
-
-def describe(name: str, path: Path) -> Known | None:
-    """What edit.json says of the edit at a path, which gets this name; None for what cannot be read as an edit."""
-    try:
-        with unpacked(path, ["edit.json"]) if is_bundle(path) else contextlib.nullcontext(edit_folder(path)) as folder:
-            said = describe_edit(folder, str(path))
-        return Known(name, path, said["prompt"], said["method"], said["domain"], float(said["tau"]), said["weights_sha256"])
-    except (ValueError, OSError):
-        return None
 
 
 def edit_path(text: str) -> Path:
@@ -99,3 +89,13 @@ def _in_runs(runs: Path) -> Iterator[tuple[str, Path]]:
                 elif entry.is_dir() and not (entry / "config.json").exists():  # the folder of an unfinished run
                     below.append(entry)
         level = below
+
+
+def _describe(name: str, path: Path) -> Known | None:
+    """What edit.json says of the edit at a path, which gets this name; None for what cannot be read as an edit."""
+    try:
+        with unpacked(path, ["edit.json"]) if is_bundle(path) else contextlib.nullcontext(edit_folder(path)) as folder:
+            said = describe_edit(folder, str(path))
+        return Known(name, path, said["prompt"], said["method"], said["domain"], float(said["tau"]), said["weights_sha256"])
+    except (ValueError, OSError):
+        return None

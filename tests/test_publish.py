@@ -89,9 +89,8 @@ def test_what_is_no_description_is_left_out(tmp_path, text):
     with zipfile.ZipFile(tmp_path / "lzma.zip", "w", zipfile.ZIP_LZMA) as packed:
         packed.writestr("edit.json", "{}")
     assert {name for name in shelf.shelf(tmp_path) if ":" not in name} == set()
-    for path, message in (("bad_zip", "larger than|is not JSON|not an object|UTF-8"), ("lzma", "another way than deflate")):
-        with pytest.raises(ValueError, match=message):
-            load_edit(tmp_path / f"{path}.zip")
+    with pytest.raises(ValueError, match="is packed by another way than deflate"):
+        load_edit(tmp_path / "lzma.zip")
 
 
 def test_a_run_comes_before_the_file_that_it_was_published_as(published, trained, tmp_path):

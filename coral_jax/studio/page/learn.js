@@ -85,8 +85,9 @@ export function makeLearn(shared, { seeds, learned }) {
       element("progress", { max: one.steps, value: one.step }),
       ...(one.error ? [element("p", { class: "warning" }, one.error)] : []),
       ...(one.curves.step.length > 1 ? [canvas, legend] : []), entry.sheet);
-    if (one.curves.step.length > 1) curve(canvas, one);
+    if (one.curves.step.length > 1) requestAnimationFrame(() => curve(canvas, one)); // when it has its width
   }
+  addEventListener("resize", () => { for (const entry of cards.values()) if (entry.text) fillCard(entry, JSON.parse(entry.text)); });
   function curve(canvas, one) {
     const ratio = devicePixelRatio, width = canvas.clientWidth || 600, height = 150;
     canvas.width = width * ratio;
