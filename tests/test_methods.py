@@ -96,6 +96,8 @@ def test_codes_and_masked_layers_of_methods(network):
 
 def test_the_layer_of_a_single_blending_is_scaled():
     class Sized:
+        uncut = None
+
         def __init__(self, count):
             self.layers = range(count)
 
