@@ -120,7 +120,7 @@ def batch(faces: Prepared, tokenizer: Tokenizer, step: int) -> tuple:
 
 
 def batches(faces: Prepared, tokenizer: Tokenizer, first: int) -> Iterator[tuple]:
-    """The batches from step `first` on, made beside the training; each is drawn from its step alone, so that runs can continue."""
+    """The batches from step `first` on, made beside the training; each depends on its step alone, so a run can continue."""
     with ThreadPoolExecutor(1) as beside:
         coming = beside.submit(batch, faces, tokenizer, first)
         for step in itertools.count(first + 1):
