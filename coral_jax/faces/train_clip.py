@@ -128,11 +128,13 @@ def batches(faces: Prepared, tokenizer: Tokenizer, first: int) -> Iterator[tuple
             yield made
 
 
-def train(faces: Prepared, tokenizer: Tokenizer, folder: Path, steps: int, hard_from: int, rate: float) -> CLIP:
+def train(
+    described: CLIPConfig, faces: Prepared, tokenizer: Tokenizer, folder: Path, steps: int, hard_from: int, rate: float
+) -> CLIP:
     """Adam with warm-up and cosine decay; from step `hard_from` on, on adversarial images."""
     schedule = optax.warmup_cosine_decay_schedule(0.0, rate, min(50, steps // 4), steps, rate / 50)
     optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, b2=0.99, weight_decay=0.02))
-    trainee = Probed(fresh(CLIP, config(tokenizer.vocab_size)), len(VOCABULARY), nnx.Rngs(1))
+    trainee = Probed(fresh(CLIP, described), len(VOCABULARY), nnx.Rngs(1))
     state, first = _resumed(folder / "clip_checkpoint.safetensors", (trainee, optimiser.init(trainee)))
     trainee, state = state
 
@@ -220,7 +222,7 @@ def main(_: list[str]) -> None:
     faces, held_out = load_faces(folder)
     counts = dict(zip(VOCABULARY, (faces.true & faces.known).sum(axis=0).tolist(), strict=True))
     logging.info("%d faces, %d held out; %s", len(faces.images), len(held_out.images), counts)
-    clip = train(faces, tokenizer, folder, _STEPS.value, _HARD_FROM.value, _RATE.value)
+    clip = train(config(tokenizer.vocab_size), faces, tokenizer, folder, _STEPS.value, _HARD_FROM.value, _RATE.value)
     weights.save(folder / "clip.safetensors", clip, np.float16)
     measure(weights.load(folder / "clip.safetensors"), tokenizer, held_out, folder / "clip.json")
 
