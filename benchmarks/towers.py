@@ -44,7 +44,8 @@ def main() -> None:
             for colours in (False, True):
                 found = [auc for auc, _, _ in separation(clip, tokenizer, held_out, colours).values()]
                 shown = "recoloured" if colours else "plain"
-                print(f"{name} {rate} {shown}: mean {np.mean(found):.3f}, least {min(found):.3f}, CPU {spent:.0f} s", flush=True)
+                aucs = f"mean {np.mean(found):.3f}, least {min(found):.3f}"
+                print(f"{name} {rate} {shown}: {aucs}, {spent:.0f} s of CPU", flush=True)
 
 
 if __name__ == "__main__":
