@@ -189,7 +189,8 @@ from coral_jax.domains import load_domain
 from coral_jax.step import draw_z, init_state, train_step
 from coral_jax.training import partition
 
-frozen, settings, key = load_domain("tiny").frozen("surprised"), Settings("attention_mapper", batch_size=int(sys.argv[3])), jax.random.key(1)
+frozen, key = load_domain("tiny").frozen("surprised"), jax.random.key(1)
+settings = Settings("attention_mapper", batch_size=int(sys.argv[3]))
 state = jax.device_get(jax.jit(init_state)(settings, frozen, key))
 prompts = int(sys.argv[1])
 frozen = frozen._replace(text=jnp.stack([frozen.text, -frozen.text][:prompts]))
@@ -213,7 +214,10 @@ print(compiled.as_text())
 
 @pytest.mark.parametrize("prompts, axis, faces, sums", [(1, "data", 3, 1), (2, "data", 4, 1), (2, "prompt", 4, 0)])
 def test_the_step_on_two_devices_meets_once(weights_dir, tmp_path, prompts, axis, faces, sums):
-    """Also where one has two of three faces.  Exactly one all-reduce, of gradients and metrics together, and nothing gathered; the loss of one device."""
+    """Exactly one all-reduce, of gradients and metrics together, and nothing gathered; the loss of one device.
+
+    Of three faces, one device draws two and the other the third, twice.
+    """
     environment = os.environ | {"CORAL_JAX_WEIGHTS": str(weights_dir)}
     environment["XLA_FLAGS"] = environment.get("XLA_FLAGS", "") + TWO_DEVICES
     done = subprocess.run(

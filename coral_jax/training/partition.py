@@ -57,15 +57,15 @@ def make_mesh(prompts: int, faces: int, devices: Sequence[jax.Device] | None = N
     ValueError where some would not.
     """
     devices = jax.devices() if devices is None else devices
-    meshes = _meshes(prompts, faces, len(devices))
+    count = len(devices)
+    meshes = _meshes(prompts, faces, count)
     if len({device.process_index for device in devices}) > 1:
-        whole = _whole(meshes, len(devices))
+        whole = _whole(meshes, count)
         if not whole:
-            used = max(map(math.prod, meshes))
-            more = next(n for n in range(faces, faces + len(devices)) if _whole(_meshes(prompts, n, len(devices)), len(devices)))
+            more = next(n for n in range(faces, faces + count) if _whole(_meshes(prompts, n, count), count))
             raise ValueError(
-                f"{prompts} prompt(s) and {faces} faces a step use {used} of the {len(devices)} devices of all hosts; give "
-                f"--config.batch_size={more}, or other prompts"
+                f"{prompts} prompt(s) and {faces} faces a step use {max(map(math.prod, meshes))} of the {count} devices of all "
+                f"hosts; give --config.batch_size={more}, or other prompts"
             )
         meshes = whole
 
