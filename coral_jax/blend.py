@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from coral_jax.models.generator import Generator, Layer
+from coral_jax.runtime.target import platform
 
 EDITED_RESOLUTION = 256  # of the last edited layers where a generator says nothing else: 13 of the paper's generator
 
@@ -183,6 +184,8 @@ def together(paths: Sequence[jax.Array]) -> jax.Array:
 
     They lie next to each other inside each sample, so that a batch sharded over devices stays where it is.
     """
+    if platform() != "cpu":
+        return jnp.stack(paths, axis=1).reshape(-1, *paths[0].shape[1:])
     # By selecting, not stacking: a concatenation would be kept for the derivative beside what it was made of.
     place = jnp.arange(len(paths)).reshape(1, -1, *[1] * (paths[0].ndim - 1))
     joined = paths[-1][:, None]

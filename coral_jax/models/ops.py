@@ -163,7 +163,8 @@ def upsample_conv(x: jax.Array, kernel: jax.Array, *, fused: bool = False) -> ja
     if fused or platform() == "tpu":
         return _depth_to_space(conv2d(x, _fir_phase_kernel(kernel)))
     if platform() == "gpu":
-        return _fir(jax.lax.conv_general_dilated(x, kernel[::-1, ::-1], (1, 1), ((2, 2), (2, 2)), (2, 2), None, _NHWC))
+        flipped, margins = kernel[::-1, ::-1], ((2, 3), (2, 3))  # a row and a column of zeros at the end, as `_fir` has it
+        return _fir(jax.lax.conv_general_dilated(x, flipped, (1, 1), margins, lhs_dilation=(2, 2), dimension_numbers=_NHWC))
     # Rows (and columns alike) of the transposed convolution: y[2i] = x[i] k0 + x[i-1] k2,  y[2i+1] = x[i] k1.
     even_even = conv2d(x, kernel[2::-2, 2::-2], ((1, 1), (1, 1)))
     even_odd = conv2d(x, kernel[2::-2, 1:2], ((1, 1), (0, 1)))
