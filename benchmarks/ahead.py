@@ -97,11 +97,12 @@ def described(program: jax.stages.Compiled, chip: targets.Chip, batch: int, mesh
     rate = chip.flops / (2 if chip.platform == "gpu" and dtype == "float32" else 1)  # TF32
     bounds = {"flops": costs["flops"] / rate if "flops" in costs else None, "bytes": moved / chip.bandwidth}
     own = max(partition.shares(batch, mesh.shape[partition.DATA]))
-    most = math.floor((chip.memory - (total - temporary)) / (temporary / own)) * mesh.shape[partition.DATA]
+    room = max(0.0, (chip.memory - (total - temporary)) / temporary) if temporary else None  # a tiny step needs none
     costliest = sorted(found, key=lambda one: one.cycles or one.moved / 1e9, reverse=True)[:COSTLIEST]
     return {
         "argument_bytes": kept, "temporary_bytes": temporary, "program_bytes": total, "memory_bytes": chip.memory,
-        "largest_batch_by_proportion": max(most, 0), "flops": costs.get("flops"), "bytes": moved, "estimated_cycles": cycles,
+        "largest_batch_by_proportion": None if room is None else math.floor(own * room) * mesh.shape[partition.DATA],
+        "flops": costs.get("flops"), "bytes": moved, "estimated_cycles": cycles,
         "seconds_if_nothing_overlapped": cycles / chip.cycles if cycles and chip.cycles else None,
         "seconds_by_flops": bounds["flops"], "seconds_by_bytes": bounds["bytes"], "collectives": hlo.collectives(text),
         "costliest": [one._asdict() for one in costliest],
@@ -131,8 +132,9 @@ def rows(results: dict[str, dict]) -> str:
         return lambda row: "-" if row[key] is None else format(row[key] / scale, digits)
 
     def fits(row: dict) -> str:
-        batch = f"batch {row['largest_batch_by_proportion']} would, by proportion"
-        return ("fits; " if row["program_bytes"] <= row["memory_bytes"] else "does not fit; ") + batch
+        said = "fits" if row["program_bytes"] <= row["memory_bytes"] else "does not fit"
+        most = row["largest_batch_by_proportion"]
+        return said if most is None else f"{said}; by proportion, batch {most} would"
 
     def hours(row: dict) -> str:
         bounds = sorted(row[key] * STEPS / 3600 for key in ("seconds_by_flops", "seconds_by_bytes") if row[key])

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 from conftest import REPOSITORY
+from jax.sharding import AbstractMesh
 
 from benchmarks import ahead, hlo, targets
 from coral_jax.models.ops import conv2d
@@ -62,6 +63,23 @@ def test_lines_are_found_in_what_jax_prints_today():
     assert any(one.source.endswith("conv2d") for one in hlo.instructions(compiled.as_text()))
 
 
+def test_the_table_says_what_the_compiler_said():
+    """Of a program for this process's CPU, which has no cycles, as if it were for another chip."""
+    compiled = jax.jit(lambda x, k: jnp.sum(conv2d(conv2d(x, k), k))).lower(
+        jnp.ones((2, 32, 32, 8)), jnp.ones((3, 3, 8, 8))
+    ).compile()  # fmt: skip
+    said = ahead.described(compiled, targets.CHIPS["v5e"], 3, AbstractMesh((1, 1), ("prompt", "data")), "float32")
+    assert said["argument_bytes"] == 4 * (2 * 32 * 32 * 8 + 9 * 64) and said["flops"] > 1e6
+    assert said["temporary_bytes"] > 2 * 32 * 32 * 8 * 4 and said["collectives"] == {}
+    own = said["temporary_bytes"] / 3
+    assert said["largest_batch_by_proportion"] == pytest.approx((16e9 - said["program_bytes"]) / own + 3, abs=1)
+    row = {"seconds_compile": 1.0, "devices": 1, "of_devices": 4} | said
+    shown = ahead.rows({"v5e": row, "form of cpu": row})
+    assert "| one device's program | v5e | form of cpu |" in shown and "| 1 of 4 | 1 of 4 |" in shown
+    assert "| - | - |" in shown and "| never | never |" in shown and "fits; by proportion, batch" in shown
+    assert shown.count("conv2d") >= 2
+
+
 @pytest.mark.parametrize("target", ["v5", "v5e:4", "h100:2x2", "v5e:", "v6e:2x2x2"])
 def test_unknown_targets_are_explained(target):
     with pytest.raises(ValueError, match=f"--target={target} is unknown; give v5e or v6e for one chip, v5e:2x2"):
@@ -101,6 +119,6 @@ def test_a_step_compiles_for_a_pod_slice_of_four_hosts(weights_dir, tmp_path):
     assert done.returncode == 0, done.stderr
     (found,) = json.loads((tmp_path / "step.json").read_text())["forms"].values()
     assert (found["devices"], found["of_devices"], found["collectives"]) == (16, 16, {"all-reduce": 1})
-    assert 0 < found["argument_bytes"] < found["program_bytes"] < found["memory_bytes"]
+    assert 0 < found["argument_bytes"] < found["program_bytes"] < found["memory_bytes"]  # temporaries lie in the core
     assert found["flops"] > 0 and found["estimated_cycles"] > 0 and len(found["costliest"]) == 10
     assert "| devices meet | 1 all-reduce |" in done.stdout and "16 of 16" in done.stdout
