@@ -72,14 +72,12 @@ def devices_of(target: str) -> list[jax.Device]:
     chip, (name, _, topology) = chip_of(target), target.partition(":")
     try:
         if chip.platform == "gpu":  # partitions, hosts, GPUs of each
-            found = topologies.get_topology_desc(
-                platform="cuda", topology=f"1x1x{topology or 1}", target_config=chip.config
-            )
+            found = topologies.get_topology_desc(platform="cuda", topology=f"1x1x{topology or 1}", target_config=chip.config)
         else:
             found = topologies.get_topology_desc(platform="tpu", topology_name=f"{name}:{topology or '2x2'}")
     except Exception as error:  # of many types: a missing plugin, a topology that there is none of
         raise ValueError(
-            f'nothing here compiles for {target} ({" ".join(str(error).split())[:200]}); pip install -e '
+            f"nothing here compiles for {target} ({' '.join(str(error).split())[:200]}); pip install -e "
             f'".[{chip.platform}-compile]", and give {USAGE}'
         ) from error
     return list(found.devices) if topology else list(found.devices[:1])

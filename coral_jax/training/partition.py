@@ -60,9 +60,9 @@ def make_mesh(prompts: int, faces: int, devices: Sequence[jax.Device] | None = N
     count = len(devices)
     meshes = _meshes(prompts, faces, count)
     if len({device.process_index for device in devices}) > 1:
-        whole = _whole(meshes, count)
+        whole = _whole(prompts, faces, count)
         if not whole:
-            more = next(n for n in range(faces, faces + count) if _whole(_meshes(prompts, n, count), count))
+            more = next(n for n in range(faces, faces + count) if _whole(prompts, n, count))
             raise ValueError(
                 f"{prompts} prompt(s) and {faces} faces a step use {max(map(math.prod, meshes))} of the {count} devices of all "
                 f"hosts; give --config.batch_size={more}, or other prompts"
@@ -82,11 +82,13 @@ def make_mesh(prompts: int, faces: int, devices: Sequence[jax.Device] | None = N
 def _meshes(prompts: int, faces: int, devices: int) -> list[tuple[int, int]]:
     """All (prompt, data) that at most so many devices can share a step by."""
     sides = [prompt for prompt in range(1, min(prompts, devices) + 1) if prompts % prompt == 0]
-    return [(prompt, data) for prompt in sides for data in range(1, devices // prompt + 1) if shares(faces, data)]
+    return [(prompt, data) for prompt in sides for data in range(1, min(faces, devices // prompt) + 1) if shares(faces, data)]
 
 
-def _whole(meshes: list[tuple[int, int]], devices: int) -> list[tuple[int, int]]:
-    return [mesh for mesh in meshes if math.prod(mesh) == devices]
+def _whole(prompts: int, faces: int, devices: int) -> list[tuple[int, int]]:
+    """Those of `_meshes` that leave no device out."""
+    sides = [prompt for prompt in range(1, min(prompts, devices) + 1) if prompts % prompt == devices % prompt == 0]
+    return [(prompt, devices // prompt) for prompt in sides if shares(faces, devices // prompt)]
 
 
 def shares(faces: int, devices: int) -> tuple[int, ...]:
@@ -95,6 +97,8 @@ def shares(faces: int, devices: int) -> tuple[int, ...]:
     Every device draws equally many pictures, so that one with fewer faces draws each of its own several times: its mean
     stays theirs.  5 faces on 3 devices are 2, 2 and 1 (drawn twice).
     """
+    if faces < devices:
+        return ()
     most = -(-faces // devices)
     found: list[int] = []
     left = faces
@@ -102,7 +106,7 @@ def shares(faces: int, devices: int) -> tuple[int, ...]:
         take = max((n for n in range(1, most + 1) if most % n == 0 and n <= left - others), default=0)
         found.append(take)
         left -= take
-    return tuple(found) if left == 0 and min(found) else ()
+    return () if left or 0 in found else tuple(found)
 
 
 def make_step(mesh: Mesh) -> jax.stages.Wrapped:
