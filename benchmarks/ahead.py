@@ -138,28 +138,28 @@ def rows(results: dict[str, dict]) -> str:
 
     def hours(row: dict) -> str:
         bounds = sorted(row[key] * STEPS / 3600 for key in ("seconds_by_flops", "seconds_by_bytes") if row[key])
-        return " to ".join(f"{bound:.2f}" for bound in bounds)
+        return " to ".join(f"{bound:.2g}" for bound in bounds)
 
     table = [
         f"| one device's program | {' | '.join(results)} |", "|" + "---|" * (1 + len(results)),
         line("devices that share a step", lambda row: f"{row['devices']} of {row['of_devices']}"),
         line("compile s", number("seconds_compile", 1, ".0f")),
-        line("arguments GB", number("argument_bytes", 1e9, ".2f")),
-        line("temporaries GB", number("temporary_bytes", 1e9, ".2f")),
-        line("total GB, code included", number("program_bytes", 1e9, ".2f")),
+        line("arguments GB", number("argument_bytes", 1e9, ".3g")),
+        line("temporaries GB", number("temporary_bytes", 1e9, ".3g")),
+        line("total GB, code included", number("program_bytes", 1e9, ".3g")),
         line("of memory GB", number("memory_bytes", 1e9, ".0f")),
         line("which", fits),
-        line("GFLOP", number("flops", 1e9, ".0f")),
-        line("bytes moved GB", number("bytes", 1e9, ".1f")),
-        line("Mcycles, the compiler's estimate", number("estimated_cycles", 1e6, ".0f")),
-        line("ms if nothing overlapped, an estimate", number("seconds_if_nothing_overlapped", 1e-3, ".0f")),
+        line("GFLOP", number("flops", 1e9, ".4g")),
+        line("bytes moved GB", number("bytes", 1e9, ".3g")),
+        line("Mcycles, the compiler's estimate", number("estimated_cycles", 1e6, ".4g")),
+        line("ms if nothing overlapped, an estimate", number("seconds_if_nothing_overlapped", 1e-3, ".3g")),
         line(f"hours for {STEPS} steps, bound by flops and by bytes", hours),
         line("devices meet", lambda row: ", ".join(f"{n} {kind}" for kind, n in row["collectives"].items()) or "never"),
     ]  # fmt: skip
     for form, result in results.items():
         table += [f"\ncostliest instructions of {form}: Mcycles, GB, what, where"]
         table += [
-            f"{one['cycles'] / 1e6:9.2f} {one['moved'] / 1e9:7.2f} {one['opcode']:<12} {one['source'] or one['name']}"
+            f"{one['cycles'] / 1e6:9.3g} {one['moved'] / 1e9:9.3g} {one['opcode']:<12} {one['source'] or one['name']}"
             for one in result["costliest"]
         ]
     return "\n".join(table)
