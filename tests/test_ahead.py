@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -102,7 +103,34 @@ def test_forms_of_other_platforms_go_with_a_target_only():
     assert done.returncode == 1 and "--compare=cpu goes with --target; without it, give --compare=naive" in done.stderr
 
 
-def test_neither_a_form_nor_a_revision(tmp_path):
+def test_another_revision_compiles_its_own_form(tmp_path, monkeypatch):
+    """In a folder of its own, which goes first; a revision from before that command is refused."""
+
+    def git(*words):
+        name = ["-c", "user.name=me", "-c", "user.email=me@here"]
+        subprocess.run(["git", *name, *words], cwd=tmp_path, check=True, capture_output=True)
+
+    def commit(file):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_text(file)
+        git("add", file)
+        git("commit", "-m", file)
+
+    def in_own_process(module, arguments, environment, folder):
+        files = {str(path.relative_to(folder)) for path in Path(folder).rglob("*.py")}
+        return {"run": [module, *arguments], "files": files, "first": environment["PYTHONPATH"] == folder}
+
+    git("init")
+    commit("coral_jax/step.py")
+    commit("benchmarks/step.py")
+    commit("benchmarks/ahead.py")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(ahead.measure, "in_own_process", in_own_process)
+    found = ahead.of_revision("HEAD", ["--target=v5e"], {})
+    assert found["run"] == ["benchmarks.step", "--target=v5e"] and found["first"]
+    assert found["files"] == {"coral_jax/step.py", "benchmarks/step.py", "benchmarks/ahead.py"}
+    with pytest.raises(ValueError, match="--compare=HEAD~1 cannot compile for other devices; give a later revision"):
+        ahead.of_revision("HEAD~1", [], {})
     with pytest.raises(ValueError, match=r"--compare=nonesuch is neither a form \(cpu, gpu, tpu\) nor a revision"):
         ahead.of_revision("nonesuch", [], {})
 
