@@ -196,7 +196,7 @@ def _depth_to_space(x: jax.Array) -> jax.Array:
 @jax.custom_vjp
 def _fir(y: jax.Array) -> jax.Array:
     """[1, 3, 3, 1] FIR along both axes of y [B, H, W, C], whose last row and column are zero: [B, H - 2, W - 2, C]."""
-    return _taps(_taps(y, 1, (1, 0)), 2, (1, 0))
+    return _filtered(y, (1, 0))
 
 
 def _fir_forward(y: jax.Array) -> tuple[jax.Array, None]:
@@ -206,10 +206,23 @@ def _fir_forward(y: jax.Array) -> tuple[jax.Array, None]:
 def _fir_backward(_: None, gradient: jax.Array) -> tuple[jax.Array]:
     # The filter is symmetric, so its transpose is the filter with other margins; derived automatically it is a sum of
     # padded arrays, twice as slow to run and to compile.
-    return (_taps(_taps(gradient, 1, (2, 3)), 2, (2, 3)),)
+    return (_filtered(gradient, (2, 3)),)
 
 
 _fir.defvjp(_fir_forward, _fir_backward)
+
+
+def _filtered(y: jax.Array, margins: tuple[int, int]) -> jax.Array:
+    """Weighted sum of shifts of y [B, H, W, C] along rows and columns, after padding both with zeros."""
+    if platform() != "gpu":
+        return _taps(_taps(y, 1, margins), 2, margins)
+    # All shifts at once: otherwise what the rows give is written to memory and read again.
+    y = jnp.pad(y, ((0, 0), margins, margins, (0, 0)))
+    height, width = y.shape[1] - 3, y.shape[2] - 3
+    return sum(
+        FIR[a] * FIR[b] * jax.lax.slice(y, (0, a, b, 0), (y.shape[0], a + height, b + width, y.shape[3]))
+        for a in range(4) for b in range(4)
+    )  # fmt: skip
 
 
 def _taps(y: jax.Array, axis: int, margins: tuple[int, int]) -> jax.Array:
