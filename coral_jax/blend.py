@@ -184,7 +184,7 @@ def together(paths: Sequence[jax.Array]) -> jax.Array:
 
     They lie next to each other inside each sample, so that a batch sharded over devices stays where it is.
     """
-    if platform() != "cpu":
+    if platform() == "tpu":  # which would write each path out, as often as there are paths, to select from
         return jnp.stack(paths, axis=1).reshape(-1, *paths[0].shape[1:])
     # By selecting, not stacking: a concatenation would be kept for the derivative beside what it was made of.
     place = jnp.arange(len(paths)).reshape(1, -1, *[1] * (paths[0].ndim - 1))
