@@ -1,12 +1,13 @@
 """How a compiled program is measured: time, compile time, memory, operations, and the device's own rate beside them."""
 
 import json
+import os
 import resource
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -91,9 +92,15 @@ def convolution_rate(dtype: str) -> float:
     return flops(conv) / statistics.median(times[1:])
 
 
-def in_own_process(module: str, arguments: list[str]) -> dict:
-    """Run `python -m MODULE ARGUMENTS`, whose last line of output is JSON, in a process whose memory is its own."""
-    done = subprocess.run([sys.executable, "-m", module, *arguments], stdout=subprocess.PIPE, text=True)
+def in_own_process(
+    module: str, arguments: list[str], environment: Mapping[str, str] | None = None, folder: str | None = None
+) -> dict:
+    """Run `python -m MODULE ARGUMENTS`, whose last line of output is JSON, in a process whose memory is its own.
+
+    `environment`: variables that it has besides ours; `folder`: where it runs, if not here.
+    """
+    command = [sys.executable, "-m", module, *arguments]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, cwd=folder, env=os.environ | dict(environment or {}))
     if done.returncode:
         raise ValueError(f"python -m {module} {' '.join(arguments)} failed; its message is above")
     return json.loads(done.stdout.strip().splitlines()[-1])

@@ -1,5 +1,7 @@
 """Networks of published sizes with random weights: speed and memory need no others."""
 
+from collections.abc import Callable
+
 import jax
 import numpy as np
 from flax import nnx
@@ -40,14 +42,19 @@ def random_network(network: type[nnx.Module], config: object) -> nnx.Module:
     return module
 
 
-def random_domain(size: int, segments: bool) -> Frozen:
+def shapes_of_network(network: type[nnx.Module], config: object) -> nnx.Module:
+    """A network that was never drawn, for `jax.eval_shape` alone."""
+    return network(config, nnx.Rngs(0))
+
+
+def random_domain(size: int, segments: bool, make: Callable[[type[nnx.Module], object], nnx.Module] = random_network) -> Frozen:
     """FFHQ's generator of `size` px, ViT-B/32, IR-SE50, a mixture of 5 segments where `segments`, and a random prompt."""
     config = ffhq_config(size)
-    generator, clip = random_network(StyleGAN2, config), CLIPConfig()
+    generator, clip = make(StyleGAN2, config), CLIPConfig()
     text = np.random.default_rng(1).standard_normal(clip.embed_dim, np.float32)
-    segmenter = random_network(MixtureSegmenter, _mixture(generator)) if segments else None
-    faces = random_network(Identity, IdentityConfig())
-    return Frozen(generator, random_network(CLIP, clip), faces, segmenter, jax.numpy.asarray(text))
+    segmenter = make(MixtureSegmenter, _mixture(generator)) if segments else None
+    faces = make(Identity, IdentityConfig())
+    return Frozen(generator, make(CLIP, clip), faces, segmenter, jax.numpy.asarray(text))
 
 
 def with_inputs(frozen: Frozen, method: Method, batch: int) -> Frozen:

@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from coral_jax.models.generator import Generator, Layer
+from coral_jax.runtime.target import platform
 
 EDITED_RESOLUTION = 256  # of the last edited layers where a generator says nothing else: 13 of the paper's generator
 
@@ -109,32 +110,30 @@ def _blend(
     w_plus = original.w_plus
     batch = w_plus.shape[0]
     deltas = [jnp.broadcast_to(delta, (batch, *delta.shape[-2:])) for delta in deltas]
-    edited_by_number = dict(enumerate(generator.layers_reading(deltas[0].shape[1]), start=1))
+    blended = generator.layers_reading(deltas[0].shape[1])
     for of_one in masks:
-        check_masks(of_one, [layer.resolution for layer in edited_by_number.values()])
+        check_masks(of_one, [layer.resolution for layer in blended])
     paths = 2 if full else 1
     x, image = [generator.constant(batch)] * paths, None  # I*, and I tilde
-    for layer in generator.layers:
+    for layer in blended:
         codes = layer.codes(w_plus)
-        if layer.index in edited_by_number:
-            inside = [of_one[layer.index - 1][..., None].astype(x[0].dtype) for of_one in masks]
-            moved = [tuple(code + delta[:, row] for code, row in zip(codes, layer.rows, strict=True)) for delta in deltas]
-            # One batch: unedited branch of I*, its edited branches, and edited branch of I tilde (whose mask is one).
-            starts, of_paths = [x[0]] * (1 + len(deltas)) + x[1:], [codes, *moved] + moved * (paths - 1)
-            unedited, *edited = apply_layer(generator, layer, starts, of_paths)
-            if original_features:
-                unedited = original.features[layer.index]
-            parts = [mask * part for mask, part in zip(inside, edited, strict=False)]
-            outside = 1.0 - functools.reduce(operator.add, inside)
-            x = [functools.reduce(operator.add, parts) + outside * unedited, *edited[len(deltas) :]]
-        else:  # the branches of equation 1 are one here: no delta
-            x = apply_layer(generator, layer, x, [codes] * paths)
+        inside = [of_one[layer.index - 1][..., None].astype(x[0].dtype) for of_one in masks]
+        moved = [tuple(code + delta[:, row] for code, row in zip(codes, layer.rows, strict=True)) for delta in deltas]
+        # One batch: unedited branch of I*, its edited branches, and edited branch of I tilde (whose mask is one).
+        starts, of_paths = [x[0]] * (1 + len(deltas)) + x[1:], [codes, *moved] + moved * (paths - 1)
+        unedited, *edited = apply_layer(generator, layer, starts, of_paths)
+        if original_features:
+            unedited = original.features[layer.index]
+        parts = [mask * part for mask, part in zip(inside, edited, strict=False)]
+        outside = 1.0 - functools.reduce(operator.add, inside)
+        x = [functools.reduce(operator.add, parts) + outside * unedited, *edited[len(deltas) :]]
         if layer.rgb_row is not None:
             before, image = image, add_rgb(generator, layer, x, w_plus[:, layer.rgb_row], image)
-            if edit_rgb and layer.index in edited_by_number and layer.rgb_row < deltas[0].shape[1]:
+            if edit_rgb and layer.rgb_row < deltas[0].shape[1]:
                 code = w_plus[:, layer.rgb_row] + deltas[0][:, layer.rgb_row]
                 mask = together([inside[0], jnp.ones_like(inside[0])][:paths])
                 image = mask * add_rgb(generator, layer, x, code, before) + (1.0 - mask) * image
+    image = draw_on(generator, generator.layers[len(blended) :], x, w_plus, image)  # the branches of equation 1 are one there
     return finish(image, original, masks[0], masks[1:])
 
 
@@ -168,11 +167,25 @@ def add_rgb(generator: Generator, layer: Layer, paths: Sequence[jax.Array], w: j
     return generator.rgb(layer, together(paths), together([w] * len(paths)), image)
 
 
+def draw_on(
+    generator: Generator, layers: Sequence[Layer], paths: Sequence[jax.Array], w_plus: jax.Array, image: jax.Array | None
+) -> jax.Array | None:
+    """Draw paths [B, h, w, C] through layers that no edit reads: the image [B paths, h, w, 3] so far, and theirs added."""
+    x = together(paths)  # once: they never meet again
+    for layer in layers:
+        x = generator.layer(layer, x, [together([code] * len(paths)) for code in layer.codes(w_plus)])
+        if layer.rgb_row is not None:
+            image = generator.rgb(layer, x, together([w_plus[:, layer.rgb_row]] * len(paths)), image)
+    return image
+
+
 def together(paths: Sequence[jax.Array]) -> jax.Array:
     """Paths [B, ...] as one batch [B paths, ...].
 
     They lie next to each other inside each sample, so that a batch sharded over devices stays where it is.
     """
+    if platform() == "tpu":  # which would write each path out, as often as there are paths, to select from
+        return jnp.stack(paths, axis=1).reshape(-1, *paths[0].shape[1:])
     # By selecting, not stacking: a concatenation would be kept for the derivative beside what it was made of.
     place = jnp.arange(len(paths)).reshape(1, -1, *[1] * (paths[0].ndim - 1))
     joined = paths[-1][:, None]

@@ -7,13 +7,14 @@ import pytest
 
 from coral_jax.models.ops import conv2d
 from coral_jax.runtime import compiling
+from coral_jax.runtime.target import aimed_at
 
 
 @pytest.fixture
 def asked_anew():
-    compiling.options.cache_clear()
+    compiling._known.cache_clear()
     yield
-    compiling.options.cache_clear()
+    compiling._known.cache_clear()
 
 
 def test_convolutions_are_xlas_own():
@@ -24,7 +25,7 @@ def test_convolutions_are_xlas_own():
 
 def test_options_that_this_xla_does_not_know_are_left_out(asked_anew, monkeypatch):
     assert compiling.options() == compiling.CPU_OPTIONS
-    compiling.options.cache_clear()
+    compiling._known.cache_clear()
     monkeypatch.setattr(compiling, "CPU_OPTIONS", {"xla_cpu_no_such_option": ""})
     assert compiling.options() == {}
     assert compiling.jit(jnp.negative)(2.0) == -2.0
@@ -33,6 +34,14 @@ def test_options_that_this_xla_does_not_know_are_left_out(asked_anew, monkeypatc
 def test_options_of_a_cpu_are_for_a_cpu(asked_anew, monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert compiling.options() == {}
+
+
+def test_options_are_those_of_the_target_not_of_this_process():
+    with aimed_at("tpu"):
+        assert compiling.options() == compiling.TPU_OPTIONS  # untried: there is no TPU to try them on
+    with aimed_at("gpu"):
+        assert compiling.options() == {}
+    assert compiling.options() == compiling.CPU_OPTIONS
 
 
 def test_jit_takes_the_settings_of_jax_jit():

@@ -7,6 +7,7 @@ import pytest
 from flax import nnx
 
 from coral_jax.models import ops
+from coral_jax.runtime.target import PLATFORMS, aimed_at
 
 RNG = np.random.default_rng(0)
 FIR_2D = np.outer([1, 3, 3, 1], [1, 3, 3, 1]) / 16.0  # sums to 4: up-sampling by 2 keeps the mean
@@ -29,15 +30,18 @@ def transposed(x: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     return out
 
 
-@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("form", ["cpu", "gpu", "tpu", "fused"])
 @pytest.mark.parametrize("shape", [(2, 4, 4, 3), (1, 5, 3, 2)])
-def test_upsample_conv_is_transposed_convolution_then_fir(fused, shape):
+def test_upsample_conv_is_transposed_convolution_then_fir(form, shape):
     x, kernel = RNG.standard_normal(shape), RNG.standard_normal((3, 3, shape[-1], 4))
-    ours = jax.jit(ops.upsample_conv, static_argnames="fused")(jnp.float32(x), jnp.float32(kernel), fused=fused)
+    with aimed_at("cpu" if form == "fused" else form):
+        upsample = jax.jit(ops.upsample_conv, static_argnames="fused")
+        ours = upsample(jnp.float32(x), jnp.float32(kernel), fused=form == "fused")
     np.testing.assert_allclose(ours, filtered(transposed(x, kernel), FIR_2D, (1, 1)), rtol=1e-5, atol=1e-5)
 
 
-def test_both_upsampling_forms_have_the_same_gradients():
+@pytest.mark.parametrize("form", ["cpu", "gpu"])  # a TPU's is the fused one
+def test_all_upsampling_forms_have_the_same_gradients(form):
     """The hand-written derivative of the FIR included."""
     x, kernel = jnp.float32(RNG.standard_normal((2, 4, 6, 3))), jnp.float32(RNG.standard_normal((3, 3, 3, 5)))
     weight = jnp.float32(RNG.standard_normal((2, 8, 12, 5)))
@@ -49,8 +53,9 @@ def test_both_upsampling_forms_have_the_same_gradients():
 
         return [jax.grad(total, argnums=(0, 1))(x, kernel, fused) for fused in (False, True)]
 
-    phases, fused = gradients(x, kernel)
-    for ours, theirs in zip(phases, fused, strict=True):
+    with aimed_at(form):
+        unfused, fused = gradients(x, kernel)
+    for ours, theirs in zip(unfused, fused, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
@@ -96,7 +101,20 @@ def test_pixel_norm_and_leaky_relu():
     np.testing.assert_allclose(ops.leaky_relu(x)[0], np.sqrt(2) * np.array([3.0, -0.8]), rtol=1e-6)
 
 
-def test_activation_and_its_derivative():
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_each_platform_has_a_form_of_its_own_in_the_type_of_its_input(dtype):
+    x, kernel = jnp.ones((1, 4, 4, 3), dtype), jnp.ones((3, 3, 3, 2), dtype)
+    programs = {}
+    for form in PLATFORMS:
+        with aimed_at(form):
+            programs[form] = jax.jit(ops.upsample_conv).lower(x, kernel).as_text()
+            assert jax.eval_shape(ops.upsample_conv, x, kernel).dtype == dtype
+    assert {form: text.count("stablehlo.convolution") for form, text in programs.items()} == {"cpu": 4, "gpu": 1, "tpu": 1}
+    assert "lhs_dilate = [2, 2]" in programs["gpu"] and "lhs_dilate = [2, 2]" not in programs["tpu"]
+
+
+@pytest.mark.parametrize("form", PLATFORMS)
+def test_activation_and_its_derivative(form):
     """That of the plain formula, though it is found from the output."""
     x, factor, shift = (jnp.float32(RNG.standard_normal(shape)) for shape in ((2, 3, 4, 5), (2, 5), (3, 4, 5)))
     factor = jnp.abs(factor) + 0.1
@@ -104,10 +122,12 @@ def test_activation_and_its_derivative():
     def plain(x, factor, shift):
         return jax.nn.leaky_relu(x * factor[:, None, None, :] + shift[None], 0.2) * np.sqrt(2)
 
-    (ours, pull), (expected, pull_expected) = (jax.vjp(function, x, factor, shift) for function in (ops.activate, plain))
-    np.testing.assert_allclose(ours, expected, rtol=1e-6)
     weights = jnp.float32(RNG.standard_normal(x.shape))
-    for found, wanted in zip(pull(weights), pull_expected(weights), strict=True):
+    with aimed_at(form):
+        (ours, pull), (expected, pull_expected) = (jax.vjp(function, x, factor, shift) for function in (ops.activate, plain))
+        derivatives = pull(weights)
+    np.testing.assert_allclose(ours, expected, rtol=1e-6)
+    for found, wanted in zip(derivatives, pull_expected(weights), strict=True):
         np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
 
 

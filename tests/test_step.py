@@ -13,6 +13,7 @@ from coral_jax.baselines.stylespace import draw_styled, style_widths
 from coral_jax.config import Settings
 from coral_jax.methods import ABLATIONS, METHODS, get_method
 from coral_jax.optimisers import Channels
+from coral_jax.runtime.target import aimed_at
 from coral_jax.step import (
     draw_z,
     edit_loss,
@@ -255,3 +256,16 @@ def test_several_prompts_train_in_one_program(domain):
         expected = alone[0].opt_state.mu, alone[1]  # Adam's first mean is a tenth of the gradient
         for ours, theirs in zip(jax.tree.leaves(of_one), jax.tree.leaves(expected), strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4 * largest(theirs) + 1e-7)
+
+
+@pytest.mark.parametrize("form", ["gpu", "tpu"])
+def test_the_step_is_the_same_in_the_form_of_every_platform(form, domain):
+    chosen = settings("attention_mapper")
+    state = init_state(chosen, domain, KEY)
+    expected, metrics = step_alone(copied(state), domain, KEY, chosen)
+    with aimed_at(form):
+        found, values = step_alone(copied(state), domain, KEY, chosen)
+    for name, value in metrics.items():
+        np.testing.assert_allclose(values[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
+    for ours, wanted in zip(jax.tree.leaves(found.opt_state.mu), jax.tree.leaves(expected.opt_state.mu), strict=True):
+        np.testing.assert_allclose(ours, wanted, rtol=1e-3, atol=1e-4 * largest(wanted) + 1e-9)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from coral_jax.blend import Blend, Masks, Original, add_rgb, apply_layer, check_masks, finish, together
+from coral_jax.blend import Blend, Masks, Original, add_rgb, check_masks, draw_on, finish, together
 from coral_jax.models.generator import Generator
 from coral_jax.regions import AttentionNetwork
 
@@ -57,9 +57,7 @@ def blend_once(generator: Generator, original: Original, delta: jax.Array, masks
     x = paths(x, original.features[last.index])
     if image is not None:
         image = together(paths(image, kept))
-    for layer in generator.layers[last.index - 1 :]:
-        if layer.index > last.index:
-            x = apply_layer(generator, layer, x, [layer.codes(w_plus)] * len(x))
-        if layer.rgb_row is not None:
-            image = add_rgb(generator, layer, x, w_plus[:, layer.rgb_row], image)
+    if last.rgb_row is not None:
+        image = add_rgb(generator, last, x, w_plus[:, last.rgb_row], image)
+    image = draw_on(generator, generator.layers[last.index :], x, w_plus, image)
     return finish(image, original, masks)

@@ -1,6 +1,7 @@
 """Operations StyleGAN2 is made of: equalised linear maps, modulated convolution, FIR up-sampling, resizing.  All NHWC / HWIO.
 
-Up-sampling convolutions never dilate their input and never run depth-wise: both are slow on XLA's CPU backend.
+Some have a form for each platform (`runtime.target`), measured or estimated in docs/performance.md.  No up-sampling
+convolution runs depth-wise, and on a CPU none dilates its input: both are slow there.
 """
 
 import math
@@ -10,19 +11,29 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from coral_jax.runtime.target import platform
+
 FIR = (0.25, 0.75, 0.75, 0.25)  # [1, 3, 3, 1] normalised to sum 2: one axis of an up-sampling by 2 keeps the mean
 DEMODULATION_EPS = 1e-8
 LEAKY_SLOPE = 0.2
+_NHWC = ("NHWC", "HWIO", "NHWC")
 
 
 def leaky_relu(x: jax.Array) -> jax.Array:
     """Leaky ReLU (slope 0.2) times sqrt(2), which keeps the variance of a normal input near one."""
-    return x / _inverse_slope(x)
+    return _times_slope(x, x)
+
+
+def _times_slope(x: jax.Array, like: jax.Array) -> jax.Array:
+    """x times the leaky ReLU's slope at `like`, in the type of x."""
+    if platform() == "cpu":
+        # XLA takes a division for expensive, so that it keeps the result.  After a multiplication it keeps what x was
+        # computed from instead, the inputs of a FIR, and filters anew for each use: more memory, more time.
+        return x / _inverse_slope(like)
+    return x * jnp.where(like >= 0, math.sqrt(2.0), math.sqrt(2.0) * LEAKY_SLOPE).astype(x.dtype)
 
 
 def _inverse_slope(x: jax.Array) -> jax.Array:
-    # XLA takes a division for expensive, so that it keeps the result.  After a multiplication it keeps what x was computed
-    # from instead, the inputs of a FIR, and filters anew for each use: more memory, more time.
     return jnp.where(x >= 0, math.sqrt(0.5), math.sqrt(0.5) / LEAKY_SLOPE).astype(x.dtype)
 
 
@@ -52,7 +63,7 @@ class EqualLinear(nnx.Module):
 
 def conv2d(x: jax.Array, kernel: jax.Array, padding: tuple[tuple[int, int], ...] | str = "SAME") -> jax.Array:
     """Stride-1 cross-correlation of x [B, H, W, I] with kernel [h, w, I, O]."""
-    return jax.lax.conv_general_dilated(x, kernel, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    return jax.lax.conv_general_dilated(x, kernel, (1, 1), padding, dimension_numbers=_NHWC)
 
 
 def modulated_conv(x: jax.Array, kernel: jax.Array, style: jax.Array, *, up: bool = False, fused: bool = False) -> jax.Array:
@@ -130,7 +141,7 @@ def _activate_forward(x: jax.Array, factor: jax.Array, shift: jax.Array) -> tupl
 
 def _activate_backward(kept: tuple[jax.Array, ...], gradient: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     out, factor, shift = kept
-    gradient = gradient / _inverse_slope(out)  # the output has the sign of the input
+    gradient = _times_slope(gradient, out)  # the output has the sign of the input
     scaled = out * _inverse_slope(out) - shift.astype(out.dtype)[None]  # factor x
     of_factor = _sum_of_pixels(gradient * scaled) / factor
     of_shift = jnp.sum(gradient, axis=0, dtype=jnp.float32).astype(shift.dtype)
@@ -143,14 +154,17 @@ activate.defvjp(_activate_forward, _activate_backward)
 def upsample_conv(x: jax.Array, kernel: jax.Array, *, fused: bool = False) -> jax.Array:
     """Transposed 3x3 convolution of stride 2, then the [1, 3, 3, 1] FIR: [B, H, W, I] -> [B, 2H, 2W, O].
 
-    `fused=False` computes the four phases of the transposed convolution with four small convolutions and filters after
-    (fewest multiplications; for frozen kernels).  `fused=True` folds the FIR into the kernel and computes all output
-    phases as one 3x3 convolution with 4 O outputs: four times the multiplications, but on a CPU its kernel gradient is
-    several times faster (for training the kernel).  They agree to rounding.
+    For frozen kernels (`fused=False`) a CPU computes the four phases of the transposed convolution with four small
+    convolutions, a GPU with one that dilates its input, and both filter after: fewest multiplications.  A TPU, and a CPU
+    that trains the kernel (`fused=True`, several times faster there), folds the FIR into the kernel and computes all output
+    phases as one 3x3 convolution with 4 O outputs: four times the multiplications, nothing else.  All agree to rounding.
     """
     assert kernel.shape[:2] == (3, 3)
-    if fused:
+    if fused or platform() == "tpu":
         return _depth_to_space(conv2d(x, _fir_phase_kernel(kernel)))
+    if platform() == "gpu":
+        flipped, margins = kernel[::-1, ::-1], ((2, 3), (2, 3))  # a row and a column of zeros at the end, as `_fir` has it
+        return _fir(jax.lax.conv_general_dilated(x, flipped, (1, 1), margins, lhs_dilation=(2, 2), dimension_numbers=_NHWC))
     # Rows (and columns alike) of the transposed convolution: y[2i] = x[i] k0 + x[i-1] k2,  y[2i+1] = x[i] k1.
     even_even = conv2d(x, kernel[2::-2, 2::-2], ((1, 1), (1, 1)))
     even_odd = conv2d(x, kernel[2::-2, 1:2], ((1, 1), (0, 1)))
@@ -168,7 +182,7 @@ def _fir_phase_kernel(kernel: jax.Array) -> jax.Array:
     fold = np.zeros((6, 3), np.float32)
     for tap in range(3):
         fold[tap : tap + 4, tap] = FIR
-    six = jnp.einsum("pa,qb,abio->pqio", fold, fold, kernel, precision="highest")
+    six = jnp.einsum("pa,qb,abio->pqio", fold, fold, kernel.astype(jnp.float32), precision="highest").astype(kernel.dtype)
     return jnp.concatenate([six[row::2, column::2][::-1, ::-1] for row in (0, 1) for column in (0, 1)], axis=-1)
 
 
@@ -182,7 +196,7 @@ def _depth_to_space(x: jax.Array) -> jax.Array:
 @jax.custom_vjp
 def _fir(y: jax.Array) -> jax.Array:
     """[1, 3, 3, 1] FIR along both axes of y [B, H, W, C], whose last row and column are zero: [B, H - 2, W - 2, C]."""
-    return _taps(_taps(y, 1, (1, 0)), 2, (1, 0))
+    return _filtered(y, (1, 0))
 
 
 def _fir_forward(y: jax.Array) -> tuple[jax.Array, None]:
@@ -192,10 +206,23 @@ def _fir_forward(y: jax.Array) -> tuple[jax.Array, None]:
 def _fir_backward(_: None, gradient: jax.Array) -> tuple[jax.Array]:
     # The filter is symmetric, so its transpose is the filter with other margins; derived automatically it is a sum of
     # padded arrays, twice as slow to run and to compile.
-    return (_taps(_taps(gradient, 1, (2, 3)), 2, (2, 3)),)
+    return (_filtered(gradient, (2, 3)),)
 
 
 _fir.defvjp(_fir_forward, _fir_backward)
+
+
+def _filtered(y: jax.Array, margins: tuple[int, int]) -> jax.Array:
+    """Weighted sum of shifts of y [B, H, W, C] along rows and columns, after padding both with zeros."""
+    if platform() != "gpu":
+        return _taps(_taps(y, 1, margins), 2, margins)
+    # All shifts at once: otherwise what the rows give is written to memory and read again.
+    y = jnp.pad(y, ((0, 0), margins, margins, (0, 0)))
+    height, width = y.shape[1] - 3, y.shape[2] - 3
+    return sum(
+        FIR[a] * FIR[b] * jax.lax.slice(y, (0, a, b, 0), (y.shape[0], a + height, b + width, y.shape[3]))
+        for a in range(4) for b in range(4)
+    )  # fmt: skip
 
 
 def _taps(y: jax.Array, axis: int, margins: tuple[int, int]) -> jax.Array:

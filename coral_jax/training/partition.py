@@ -5,11 +5,13 @@ metrics over the axis `data`; prompts never need each other.  Faces are drawn fr
 its share, so that the edit is the same on any number of devices, to rounding.  Files are the first process's alone.
 """
 
+import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.flatten_util import ravel_pytree
@@ -48,50 +50,103 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
-def make_mesh(prompts: int, faces: int) -> Mesh:
-    """As many devices as can share the prompts and the faces of a step evenly; faces are divided first.
+def make_mesh(prompts: int, faces: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """The devices, this process's unless given, that share the prompts and the faces of a step.
 
-    ValueError where devices of another host would be left out.
+    The fewest that give each the least work; faces may be divided unevenly (`shares`).  On several hosts all must have work:
+    ValueError where some would not.
     """
-    devices = jax.devices()
-    shares = [
-        (prompt, data)
-        for prompt in range(1, min(prompts, len(devices)) + 1)
-        for data in range(1, min(faces, len(devices)) + 1)
-        if prompts % prompt == 0 and faces % data == 0 and prompt * data <= len(devices)
-    ]
-    prompt, data = max(shares, key=lambda share: (share[0] * share[1], share[1]))
-    used = prompt * data
-    if used < len(devices) and jax.process_count() > 1:
-        raise ValueError(
-            f"{prompts} prompt(s) and {faces} faces a step use {used} of the {len(devices)} devices of all hosts; give a "
-            f"multiple, such as --config.batch_size={len(devices)}"
-        )
-    return jax.make_mesh((prompt, data), (PROMPT, DATA), axis_types=(AxisType.Auto,) * 2, devices=devices[:used])
+    devices = jax.devices() if devices is None else devices
+    count = len(devices)
+    meshes = _meshes(prompts, faces, count)
+    if len({device.process_index for device in devices}) > 1:
+        whole = _whole(prompts, faces, count)
+        if not whole:
+            more = next(n for n in range(faces, faces + count) if _whole(prompts, n, count))
+            raise ValueError(
+                f"{prompts} prompt(s) and {faces} faces a step use {max(map(math.prod, meshes))} of the {count} devices of all "
+                f"hosts; give --config.batch_size={more}, or other prompts"
+            )
+        meshes = whole
+
+    def cost(mesh: tuple[int, int]) -> tuple[int, int, int]:
+        """Work of a device, in faces of a prompt; number of devices; then faces are divided before prompts."""
+        prompt, data = mesh
+        return prompts // prompt * max(shares(faces, data)), prompt * data, prompt
+
+    prompt, data = min(meshes, key=cost)
+    used = devices[: prompt * data]
+    return jax.make_mesh((prompt, data), (PROMPT, DATA), axis_types=(AxisType.Auto,) * 2, devices=used)
+
+
+def _meshes(prompts: int, faces: int, devices: int) -> list[tuple[int, int]]:
+    """All (prompt, data) that at most so many devices can share a step by."""
+    sides = [prompt for prompt in range(1, min(prompts, devices) + 1) if prompts % prompt == 0]
+    return [(prompt, data) for prompt in sides for data in range(1, min(faces, devices // prompt) + 1) if shares(faces, data)]
+
+
+def _whole(prompts: int, faces: int, devices: int) -> list[tuple[int, int]]:
+    """Those of `_meshes` that leave no device out."""
+    sides = [prompt for prompt in range(1, min(prompts, devices) + 1) if prompts % prompt == devices % prompt == 0]
+    return [(prompt, devices // prompt) for prompt in sides if shares(faces, devices // prompt)]
+
+
+def shares(faces: int, devices: int) -> tuple[int, ...]:
+    """How many of `faces` faces each of `devices` devices draws; none where they cannot be divided.
+
+    Every device draws equally many pictures, so that one with fewer faces draws each of its own several times: its mean
+    stays theirs.  5 faces on 3 devices are 2, 2 and 1 (drawn twice).
+    """
+    if faces < devices:
+        return ()
+    most = -(-faces // devices)
+    found: list[int] = []
+    left = faces
+    for others in reversed(range(devices)):  # each takes as many as leave one for each of the others
+        take = max((n for n in range(1, most + 1) if most % n == 0 and n <= left - others), default=0)
+        found.append(take)
+        left -= take
+    return () if left or 0 in found else tuple(found)
 
 
 def make_step(mesh: Mesh) -> jax.stages.Wrapped:
     """`step.train_step` over a mesh, jitted: (state, frozen, key, settings) -> (state, metrics); donates the state."""
-    alone = mesh.shape[DATA] == 1  # no device holds other faces
-    shard = jax.shard_map(
-        train_step if alone else lambda *arguments: train_step(*arguments, mean=_mean),
-        mesh=mesh,
-        in_specs=(STATE, FROZEN, P(DATA), P()),
-        out_specs=(STATE, P(PROMPT)),
-        check_vma=False,  # else each gradient of a replicated weight is summed on its own: `_mean` is the only sum
-    )
 
     def step(state: TrainState, frozen: Frozen, key: jax.Array, settings: Settings) -> tuple[TrainState, dict]:
+        each = shares(settings.batch_size, mesh.shape[DATA])
+        alone = len(each) == 1  # no device holds other faces
+        shard = jax.shard_map(
+            train_step if alone else lambda *arguments: train_step(*arguments, mean=lambda tree: _mean(tree, each)),
+            mesh=mesh,
+            in_specs=(STATE, FROZEN, P(DATA), P()),
+            out_specs=(STATE, P(PROMPT)),
+            check_vma=False,  # else each gradient of a replicated weight is summed on its own: `_mean` is the only sum
+        )
         z = draw_z(frozen, key, state.step, settings)  # each device draws its share: threefry needs no communication
+        if not _even(each):
+            z = jax.lax.with_sharding_constraint(z, NamedSharding(mesh, P()))[_rows(each)]  # or all, to choose its own
         return shard(state, frozen, jax.lax.with_sharding_constraint(z, NamedSharding(mesh, P(DATA))), settings)
 
     return jax.jit(step, donate_argnums=0)
 
 
-def _mean(tree: Tree) -> Tree:
-    """Mean over the devices that hold other faces, as one vector: one all-reduce."""
+def _even(each: tuple[int, ...]) -> bool:
+    return len(set(each)) == 1
+
+
+def _rows(each: tuple[int, ...]) -> np.ndarray:
+    """The face of every row that the devices draw: 0 1 2 2 for two faces and one."""
+    ends = np.cumsum(each)
+    return np.concatenate([np.repeat(np.arange(end - n, end), max(each) // n) for n, end in zip(each, ends, strict=True)])
+
+
+def _mean(tree: Tree, each: tuple[int, ...]) -> Tree:
+    """Mean over all faces of means over a device's own, of which there are `each`, as one vector: one all-reduce."""
     vector, unravel = ravel_pytree(tree)
-    return unravel(jax.lax.pmean(vector, DATA))
+    if _even(each):
+        return unravel(jax.lax.pmean(vector, DATA))
+    share = jnp.asarray(each, vector.dtype)[jax.lax.axis_index(DATA)] / sum(each)
+    return unravel(jax.lax.psum(share * vector, DATA))
 
 
 def place(tree: Tree, mesh: Mesh, specs: object) -> Tree:
