@@ -1,6 +1,7 @@
 """What an edit does at negative alpha: whether it takes the attribute away, or gives one that has a name.
 
     python -m benchmarks.reversal --edit=toons:happy --alphas=-0.5,-1
+    python -m benchmarks.reversal --edit=runs/happy --alphas=-1 --undo
     python -m benchmarks.reversal --edit=runs/happy_faces --opposite=serious
 
 Without --opposite, faces are held-out ones that have the attribute of the edit's prompt, and the row says what of it is left
@@ -12,11 +13,14 @@ from absl import flags
 
 from coral_jax import commands
 from coral_jax.artifact import Edit, load_edit
+from coral_jax.config import check_alphas
+from coral_jax.gallery import undoing
 from coral_jax.shelf import edit_path
 
 _EDIT = flags.DEFINE_string("edit", None, "folder of a run, or an edit of the package, such as toons:happy")
 _OPPOSITE = flags.DEFINE_string("opposite", None, "prompt that says what the reversed edit should do")
 _ALPHAS = flags.DEFINE_list("alphas", ["-0.5", "-1"], "strengths to measure")
+_UNDO = flags.DEFINE_bool("undo", False, "as --undo of coral_jax.edit")
 _FACES = flags.DEFINE_integer("faces", 48, "number of faces to measure on")
 _WEIGHTS_DIR = flags.DEFINE_string("weights_dir", None, "folder of domains other than the embedded ones")
 
@@ -28,7 +32,10 @@ def main() -> None:
     edit = load_edit(edit_path(_EDIT.value), _WEIGHTS_DIR.value)
     if edit.domain.truth is None:
         raise ValueError(f"domain {edit.domain.name} has no judge; give an edit of one that has, such as toons or faces")
-    for alpha in map(float, _ALPHAS.value):
+    alphas = check_alphas(_ALPHAS.value)
+    if _UNDO.value:
+        (edit,) = undoing([edit], alphas)
+    for alpha in alphas:
         print(f"{edit.prompt} at alpha {alpha:g}, {row(edit, alpha, _OPPOSITE.value, _FACES.value)}", flush=True)
 
 
