@@ -261,7 +261,7 @@ RATIOS = {
 }  # fmt: skip
 
 
-def of_faces(faces: dict[str, np.ndarray]) -> dict[str, Resampled]:
+def estimates(faces: dict[str, np.ndarray]) -> dict[str, Resampled]:
     """The metrics that numbers of each face, [N] by name, give."""
     return {
         name: ratio(faces[top], None if bottom is None else faces[bottom])

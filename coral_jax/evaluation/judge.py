@@ -97,7 +97,7 @@ class Judge:
         if areas.min(initial=1) == 1:  # masks of one everywhere are no masks, and have no outside
             areas = []
             faces.pop("outside_mask", None)
-        found = metrics.of_faces(faces) | self._distances(self._unedited[cell.prompt], edited)
+        found = metrics.estimates(faces) | self._distances(self._unedited[cell.prompt], edited)
         found |= training_time(read_metrics(cell.folder / "metrics.jsonl"))
         shares = edit.shares(subjects.w_plus, areas)
         if (layer := area_weighted_layer(shares)) is not None:
