@@ -38,7 +38,7 @@ def undoing(edits: list[Edit], alphas: list[float] | list[Strength]) -> list[Edi
     if not any(alpha < 0 for alpha in alphas):
         raise ValueError("--undo changes what negative alphas do, and there are none; give one, such as --alpha=-1")
     if not edits[0].method.editor.reads_face:
-        raise ValueError(f"{edits[0].method.name} moves every face alike, so that --alpha=-1 undoes it; leave --undo out")
+        raise ValueError(f"{edits[0].method.name} has no mapper, whose view of a face --undo corrects; leave --undo out")
     return [replace(edits[0], undo=True)]
 
 

@@ -234,7 +234,7 @@ def test_what_undo_cannot_do_is_explained(edit):
     for edits, alphas, message in (
         ([edit, edit], [(-1.0, -1.0)], "takes back one edit, and here are 2"),
         ([edit], [0.0, 1.0], "there are none; give one, such as --alpha=-1"),
-        ([moving_alike], [-1.0], "attention_global moves every face alike"),
+        ([moving_alike], [-1.0], "attention_global has no mapper"),
     ):
         with pytest.raises(ValueError, match=message):
             undoing(edits, alphas)

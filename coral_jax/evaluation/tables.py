@@ -155,6 +155,7 @@ def write_tables(out: Path, records: list[dict], about: dict, of_each: Sequence[
     write_json(out / "table.json", {**about, "metrics": meanings, "rows": rows, "means": means_of(rows)})
     write_bytes(out / "table.csv", comma_separated(rows).encode())
     text = markdown(rows)
+    (out / "trainings.csv").unlink(missing_ok=True)  # of an evaluation with several seeds, in the same folder
     if seeds:
         write_bytes(out / "trainings.csv", comma_separated(seeds).encode())
         text += f"\nEach training, with intervals from resampling faces:\n\n{_lines(seeds, ('seed',))}\n"
