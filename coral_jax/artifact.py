@@ -16,6 +16,7 @@ from coral_jax import weights
 from coral_jax.bundle import MOST_DESCRIPTION, is_bundle, unpacked
 from coral_jax.config import Settings, check_tau, settings_of
 from coral_jax.domains import Domain, load_domain
+from coral_jax.editors import Undoing
 from coral_jax.methods import Method, get_method, make_trainables
 from coral_jax.metrics import LayerShare, layer_shares
 from coral_jax.models.generator import Generator
@@ -32,7 +33,11 @@ BATCH = 8  # faces drawn at once: a fixed size, so that a face does not depend o
 
 @dataclass(frozen=True)
 class Edit:
-    """A learned edit with the domain it was made with."""
+    """A learned edit with the domain it was made with.
+
+    `undo`: a negative alpha takes the edit back from faces that have it, by the delta that made them so (`editors.Undoing`),
+    and not by that of the face as it is.
+    """
 
     prompt: str
     domain: Domain
@@ -41,6 +46,7 @@ class Edit:
     seed: int
     tau: float
     trainables: Trainables
+    undo: bool = False
 
     @pinned()
     def draw(
@@ -58,6 +64,8 @@ class Edit:
         # The prompt's features are not read when an edit is applied: CLIP and identity stay out of the program.
         frozen = Frozen(self.domain.generator, None, None, self.domain.segmenter(self.segmenter), None)
         tau = self.tau if tau is None else tau
+        if self.undo and alpha < 0:
+            trainables = Trainables(Undoing(trainables.editor), trainables.selector)
         return jit_apply_edit(self.method, frozen, trainables, w_plus, alpha * self.settings.strength, tau)
 
     def trainables_of(self, w_plus: jax.Array) -> Trainables:
@@ -74,7 +82,7 @@ class Edit:
     @property
     def about(self) -> str:
         """What learned it, for a sheet."""
-        return f"{self.settings.method} on {self.domain.name}"
+        return f"{self.settings.method} on {self.domain.name}" + (", undo" if self.undo else "")
 
     @property
     def truncation(self) -> float:

@@ -8,7 +8,7 @@ from absl import flags
 from coral_jax import commands
 from coral_jax.artifact import load_edit
 from coral_jax.composition import compose
-from coral_jax.gallery import apply_to_faces, strengths_of
+from coral_jax.gallery import apply_to_faces, strengths_of, undoing
 from coral_jax.latents import load_latents, parse_seeds, w_plus_of_seeds
 from coral_jax.photos.apply import apply_to_photo
 from coral_jax.recipe import redraw
@@ -22,6 +22,7 @@ _SEEDS = flags.DEFINE_string("seeds", None, "Faces to edit, such as 0-15 or 3,5,
 _LATENTS = flags.DEFINE_string("latents", None, "Faces to edit: .npy or .safetensors with w or w_plus, not --seeds.")
 _PHOTO = flags.DEFINE_string("photo", None, "Photograph to edit: a folder of coral_jax.photo, not --seeds.")
 _ALPHA = flags.DEFINE_list("alpha", ["1"], "Strengths from -1.5 to 1.5, such as -1,0,1; of several edits, one for each.")
+_UNDO = flags.DEFINE_bool("undo", False, "Negative alphas take the edit back from faces that have it: removed, not reversed.")
 _TAU = flags.DEFINE_float("tau", None, "Mask values below it become zero, 0 to 1 (default: as trained).")
 _OUT = flags.DEFINE_string("out", None, "Folder for the images (default: edited/ beside the edit; in the photo's folder).")
 _RECIPE = flags.DEFINE_string("recipe", None, "A picture to draw again: recipe.json of the studio; no other flag says what.")
@@ -42,7 +43,8 @@ def main() -> None:
         raise ValueError(f"{' and '.join(which)} {'both' if len(which) == 2 else 'all'} say which faces; give one of them")
     alphas = strengths_of(_ALPHA.value, len(_EDIT.value))
     seeds = parse_seeds(_SEEDS.value or "0-15")
-    edit = compose([load_edit(edit_path(text), _WEIGHTS_DIR.value) for text in _EDIT.value])
+    edits = [load_edit(edit_path(text), _WEIGHTS_DIR.value) for text in _EDIT.value]
+    edit = compose(undoing(edits, alphas) if _UNDO.value else edits)
     folders = [home_of(text) for text in _EDIT.value]
     name = file_name("+".join(folder.resolve().name for folder in folders))
     if _PHOTO.value is not None:
@@ -61,7 +63,7 @@ def main() -> None:
 
 
 def _redraw(recipe: Path) -> None:
-    given = [name for name in ("edit", "seeds", "latents", "photo", "alpha", "tau") if flags.FLAGS[name].present]
+    given = [name for name in ("edit", "seeds", "latents", "photo", "alpha", "undo", "tau") if flags.FLAGS[name].present]
     if given:
         raise ValueError(f"--recipe says all that --{given[0]} would; leave one of the two out")
     out = Path(_OUT.value) if _OUT.value else recipe.parent

@@ -16,6 +16,7 @@ from coral_jax.models.generator import Generator
 MAPPER_LAYERS = 4
 MAPPER_LR_MUL = 0.01
 MAPPER_SCALE = 0.1
+UNDOING = 8  # rounds in which `Undoing` looks for the face before an edit; on toons each leaves a fifth of the error
 MEDIUM, FINE = 16, 64  # px of the features from which a group of the mapper starts: 5th and 9th code of a StyleGAN2
 
 
@@ -24,6 +25,7 @@ class Editor(nnx.Module):
 
     per_face = False  # has a delta for each face, found for it alone
     from_text = False  # follows from the prompt and the domain's style channels
+    reads_face = False  # delta depends on the face that it moves
 
     def __call__(self, w_plus: jax.Array, tau: jax.Array | float = 0.0) -> jax.Array:
         """Delta [B, n, w_dim] of w_plus [B, n_latent, w_dim]; tau is for editors that have a threshold of their own."""
@@ -67,6 +69,8 @@ class LatentMapper(Editor):
     norm over channels.  Groups past the edited layers are left out.
     """
 
+    reads_face = True
+
     def __init__(self, generator: Generator, layers: Sequence[int], rngs: nnx.Rngs, *, faces: int = 1):
         del faces  # one mapper for all
         self.groups = groups(generator, generator.codes_read(layers))
@@ -77,6 +81,26 @@ class LatentMapper(Editor):
         """Delta [B, n, w_dim] of w_plus [B, n_latent, w_dim]."""
         deltas = [getattr(self, name)(w_plus[:, start:stop]) for name, start, stop in self.groups]
         return MAPPER_SCALE * jnp.concatenate(deltas, axis=1)
+
+
+class Undoing(Editor):
+    """The delta that an editor's edit has added to a face w, so that alpha -1 takes it back.
+
+    An editor reads the face before the edit, u, and -delta(w) is not the way back to it.  u + delta(u) = w is solved by
+    u <- w - delta(u), which converges where delta moves less than the face does.
+    """
+
+    reads_face = True
+
+    def __init__(self, editor: Editor):
+        self.editor = editor
+
+    def __call__(self, w_plus: jax.Array, tau: jax.Array | float = 0.0) -> jax.Array:
+        """Delta [B, n, w_dim] of u, for the edited faces w_plus [B, n_latent, w_dim]."""
+        delta = self.editor(w_plus, tau)
+        for _ in range(UNDOING):
+            delta = self.editor(w_plus.at[:, : delta.shape[1]].add(-delta), tau)
+        return delta
 
 
 def groups(generator: Generator, codes: int) -> tuple[tuple[str, int, int], ...]:

@@ -16,6 +16,7 @@ _SUITE = flags.DEFINE_enum("suite", None, list(SUITES), "Methods and prompts of 
 _DOMAIN = flags.DEFINE_string("domain", "toons", "Domain to edit in.")
 _WEIGHTS_DIR = flags.DEFINE_string("weights_dir", None, "Folder of domains other than the embedded ones.")
 _NUM_IMAGES = flags.DEFINE_integer("num_images", 200, "Faces to measure each edit on.")
+_TRAINING_SEEDS = flags.DEFINE_integer("training_seeds", 1, "Trainings of each cell, with the seeds 0, 1, ...")
 _REFERENCE = flags.DEFINE_string("reference", None, "Pictures to compare edited faces with: a folder, or tfds:NAME@SPLIT.")
 _INCEPTION = flags.DEFINE_string("inception", None, "Weights for FID (default: inception.safetensors in the weights folder).")
 _OUT = flags.DEFINE_string("out", "runs/evaluation", "Folder of the runs, the table and the sheets.")
@@ -33,8 +34,9 @@ def main() -> None:
     if not prompts:
         raise ValueError(f"no prompts; give --prompts=happy,surprised or --suite={next(iter(SUITES))}")
     rows = compare(
-        out, _METHODS.value or suite.methods, prompts, _DOMAIN.value, num_images=_NUM_IMAGES.value,
-        weights_dir=_WEIGHTS_DIR.value, reference=_REFERENCE.value, inception=_INCEPTION.value, report=_REPORT.value,
+        out, _METHODS.value or suite.methods, prompts, _DOMAIN.value,
+        num_images=_NUM_IMAGES.value, training_seeds=_TRAINING_SEEDS.value, weights_dir=_WEIGHTS_DIR.value,
+        reference=_REFERENCE.value, inception=_INCEPTION.value, report=_REPORT.value,
     )  # fmt: skip
     print(markdown(rows))
 

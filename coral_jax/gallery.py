@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -28,6 +29,17 @@ def strengths_of(texts: list[str], edits: int) -> list[float] | list[Strength]:
     if len(alphas) not in (1, edits):
         raise ValueError(f"--alpha has {len(alphas)} numbers for {edits} edits; give one for each, such as --alpha=1,0.5")
     return [tuple(alphas * edits if len(alphas) == 1 else alphas)]
+
+
+def undoing(edits: list[Edit], alphas: list[float] | list[Strength]) -> list[Edit]:
+    """What --undo makes of the edits; ValueError where it would do nothing, and for several, which share a pass."""
+    if len(edits) != 1:
+        raise ValueError(f"--undo takes back one edit, and here are {len(edits)}; give one --edit")
+    if not any(alpha < 0 for alpha in alphas):
+        raise ValueError("--undo changes what negative alphas do, and there are none; give one, such as --alpha=-1")
+    if not edits[0].method.editor.reads_face:
+        raise ValueError(f"{edits[0].method.name} has no mapper, whose view of a face --undo corrects; leave --undo out")
+    return [replace(edits[0], undo=True)]
 
 
 def apply_to_faces(

@@ -85,6 +85,11 @@ class Method:
         """Whether each face's delta is found for it alone, and an edit of other faces has to find theirs first."""
         return self.editor.per_face
 
+    @property
+    def seeded(self) -> bool:
+        """Whether another seed gives another edit: not where nothing is drawn at random."""
+        return not (self.per_face or self.editor.from_text)
+
 
 def _table(*rows: tuple) -> dict[str, Method]:
     return {row[0]: Method(*row) for row in rows}

@@ -1,7 +1,7 @@
 """Measures of edits that need no truth: distances between sets of images, distances between images, their uncertainty.
 
 Distances of sets are clean-fid's (Parmar et al. 2022): Frechet distance (FID on Inception's features) and kernel distance
-(KID).  Estimates come with 95 % intervals from resampling faces; they say nothing of how another training would end.
+(KID).  Estimates come with 95 % intervals from resampling faces, and trainings where there are several (`estimate`).
 """
 
 from collections.abc import Callable, Sequence
@@ -24,11 +24,21 @@ _REPLICATES = {"ratio": 2000, "set": 200}
 
 
 class Estimate(NamedTuple):
-    """A measured value and its interval; the ends are None where faces are not what makes it uncertain."""
+    """A measured value and its interval; the ends are None where nothing that was resampled makes it uncertain."""
 
     value: float
     low: float | None = None
     high: float | None = None
+
+
+class Resampled(NamedTuple):
+    """What one training measures: a value, and what it is on resampled faces [R]; None where faces do not matter.
+
+    The faces of resample r are the same ones for every training of a prompt.
+    """
+
+    value: float
+    drawn: np.ndarray | None = None
 
 
 # ---- sets of images --------------------------------------------------------------------------------------------------
@@ -215,17 +225,31 @@ def area_weighted_layer(shares: Sequence[LayerShare]) -> float | None:
 # ---- uncertainty -----------------------------------------------------------------------------------------------------
 
 
-def ratio(numerator: np.ndarray, denominator: np.ndarray | None = None) -> Estimate:
-    """Sum over sum of two numbers a face, [N] each (the mean without a denominator), with its bootstrap interval."""
+def estimate(trainings: Sequence[Resampled]) -> Estimate:
+    """The mean of a metric over trainings that differ in their seed, all measured on the same faces, and its interval.
+
+    A hierarchical bootstrap: each replicate draws trainings, and faces that these share.  One training less than there are
+    is drawn, with replacement, which makes the spread of the means that of the mean (all of them would make it too small).
+    """
+    value, count = float(np.mean([one.value for one in trainings])), len(trainings)
+    if count == 1 and trainings[0].drawn is None:
+        return Estimate(value)
+    of_each = np.stack([np.full(_REPLICATES["ratio"], one.value) if one.drawn is None else one.drawn for one in trainings])
+    replicates = of_each.shape[1]
+    chosen = np.random.default_rng(1).integers(count, size=(max(count - 1, 1), replicates))
+    low, high = np.quantile(of_each[chosen, np.arange(replicates)].mean(axis=0), ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
+    return Estimate(value, float(low), float(high))
+
+
+def ratio(numerator: np.ndarray, denominator: np.ndarray | None = None) -> Resampled:
+    """Sum over sum of two numbers a face, [N] each (the mean without a denominator)."""
     numerator = np.asarray(numerator, np.float64)
     denominator = np.ones(len(numerator)) if denominator is None else np.asarray(denominator, np.float64)
 
     def over(rows: np.ndarray) -> np.ndarray:
         return numerator[rows].sum(axis=-1) / np.maximum(denominator[rows].sum(axis=-1), 1e-6)
 
-    drawn = over(_resamples(len(numerator), _REPLICATES["ratio"]))
-    low, high = np.quantile(drawn, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
-    return Estimate(float(over(np.arange(len(numerator)))), float(low), float(high))
+    return Resampled(float(over(np.arange(len(numerator)))), over(_resamples(len(numerator), _REPLICATES["ratio"])))
 
 
 # Metrics that are the sum of one number a face over the sum of another, or over the faces.
@@ -237,7 +261,7 @@ RATIOS = {
 }  # fmt: skip
 
 
-def estimates(faces: dict[str, np.ndarray]) -> dict[str, Estimate]:
+def estimates(faces: dict[str, np.ndarray]) -> dict[str, Resampled]:
     """The metrics that numbers of each face, [N] by name, give."""
     return {
         name: ratio(faces[top], None if bottom is None else faces[bottom])
@@ -246,15 +270,15 @@ def estimates(faces: dict[str, np.ndarray]) -> dict[str, Estimate]:
     }
 
 
-def frechet_estimate(x: np.ndarray, y: np.ndarray, *, paired: bool) -> Estimate:
-    """`frechet_distance` of edited x and others y, with its interval; without `paired`, y is given and not resampled."""
+def frechet_resampled(x: np.ndarray, y: np.ndarray, *, paired: bool) -> Resampled:
+    """`frechet_distance` of edited x and others y; without `paired`, y is given and not resampled."""
     value, fixed = frechet_distance(x, y), None if paired else _normal(y)  # once: a reference may be large
-    estimate = _around(value, len(x), lambda rows: _distance(_normal(x[rows]), _normal(y[rows]) if paired else fixed))
-    return estimate._replace(low=max(estimate.low, 0.0))
+    found = _around(value, len(x), lambda rows: _distance(_normal(x[rows]), _normal(y[rows]) if paired else fixed))
+    return found._replace(drawn=np.maximum(found.drawn, 0.0))
 
 
-def kernel_estimate(x: np.ndarray, y: np.ndarray, *, paired: bool) -> Estimate:
-    """`kernel_distance` of edited x and others y, with its interval; without `paired`, y is given and not resampled."""
+def kernel_resampled(x: np.ndarray, y: np.ndarray, *, paired: bool) -> Resampled:
+    """`kernel_distance` of edited x and others y; without `paired`, y is given and not resampled."""
     if paired:
         kernel, toward_others = _kernel(x, x) + _kernel(y, y) - _kernel(x, y) - _kernel(x, y).T, np.zeros(len(x))
     else:  # what y is among itself moves the value, not its spread
@@ -267,15 +291,14 @@ def kernel_estimate(x: np.ndarray, y: np.ndarray, *, paired: bool) -> Estimate:
     return _around(kernel_distance(x, y, paired=paired), len(x), statistic)
 
 
-def _around(value: float, count: int, statistic: Callable[[np.ndarray], float]) -> Estimate:
-    """The spread of a statistic of resampled rows, laid around the value.
+def _around(value: float, count: int, statistic: Callable[[np.ndarray], float]) -> Resampled:
+    """A statistic of resampled rows, laid around the value.
 
-    A resample holds faces twice, which shifts distances between sets (the Frechet distance grows), so its quantiles are
-    taken from its own mean.
+    A resample holds faces twice, which shifts distances between sets (the Frechet distance grows), so what is drawn is
+    moved to have the value as its mean.
     """
     drawn = np.array([statistic(rows) for rows in _resamples(count, _REPLICATES["set"])])
-    low, high = np.quantile(drawn, ((1 - LEVEL) / 2, (1 + LEVEL) / 2)) - drawn.mean()
-    return Estimate(value, float(value + low), float(value + high))
+    return Resampled(value, value + (drawn - drawn.mean()))
 
 
 def _resamples(count: int, replicates: int) -> np.ndarray:

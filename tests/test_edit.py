@@ -1,5 +1,6 @@
 """Learned edits: saved and read, applied to seeds and latents, and the images this writes."""
 
+import dataclasses
 import json
 import shutil
 
@@ -11,7 +12,7 @@ from PIL import Image
 from coral_jax import gallery, weights
 from coral_jax.artifact import BATCH, Edit, edit_folder, load_edit, save_edit
 from coral_jax.config import check_alphas
-from coral_jax.gallery import apply_to_faces, strengths_of
+from coral_jax.gallery import apply_to_faces, strengths_of, undoing
 from coral_jax.latents import load_latents, parse_seeds, w_plus_of_seeds
 from coral_jax.methods import get_method
 
@@ -218,3 +219,22 @@ def test_images_and_masks_are_written_without_bars(trained, weights_dir, w_plus,
     for name in ("seed_0_alpha_+1.png", "seed_0_original.png", "masks/seed_0_layer_01.png"):
         whole, image = (np.asarray(Image.open(tmp_path / folder / name)).astype(int) for folder in ("whole", "cut"))
         assert image.shape[:2] == (12, 16) and np.abs(image - whole[2:14]).max() <= 1
+
+
+def test_undo_changes_what_negative_alphas_do_and_no_other(edit, w_plus):
+    (undo,) = undoing([edit], [1.0, -1.0])
+    (plain, reversed_), (same, undone) = (one.apply_each(w_plus[:2], [1.0, -1.0])[1] for one in (edit, undo))
+    np.testing.assert_array_equal(plain, same)
+    assert np.any(reversed_ != undone)
+    assert undo.about == "attention_mapper on tiny, undo"
+
+
+def test_what_undo_cannot_do_is_explained(edit):
+    moving_alike = dataclasses.replace(edit, settings=dataclasses.replace(edit.settings, method="attention_global"))
+    for edits, alphas, message in (
+        ([edit, edit], [(-1.0, -1.0)], "takes back one edit, and here are 2"),
+        ([edit], [0.0, 1.0], "there are none; give one, such as --alpha=-1"),
+        ([moving_alike], [-1.0], "attention_global has no mapper"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            undoing(edits, alphas)

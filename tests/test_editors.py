@@ -8,7 +8,7 @@ from flax import nnx
 from tiny import largest
 
 from coral_jax.baselines.styleclip import FaceDeltas, LevelsMapper, all_layers
-from coral_jax.editors import GlobalDirection, LatentMapper, groups
+from coral_jax.editors import GlobalDirection, LatentMapper, Undoing, groups
 from coral_jax.models.stylegan2 import StyleGAN2, StyleGAN2Config
 
 RNG = np.random.default_rng(0)
@@ -106,3 +106,10 @@ def test_editors_of_the_first_layers_move_the_codes_that_these_read():
         assert LatentMapper(SMALL, layers, nnx.Rngs(0))(CODES).shape == (2, codes, 6)
     assert all_layers(SMALL) == (1, 2, 3, 4, 5)
     assert LevelsMapper(SMALL, (1, 2), nnx.Rngs(0))(CODES[:, :6]).shape == (2, 6, 6)  # moves all codes, whatever the layers
+
+
+def test_undoing_finds_the_delta_that_made_a_face_what_it_is(mapper):
+    delta = mapper(CODES)
+    edited = CODES.at[:, : delta.shape[1]].add(delta)
+    wrong, found = np.abs(mapper(edited) - delta).max(), np.abs(Undoing(mapper)(edited) - delta).max()
+    assert found < 1e-5 < wrong

@@ -125,7 +125,10 @@ def test_the_report_escapes_prompts_and_shows_what_is_best(evaluated, tmp_path):
         shutil.copytree(source, cell, ignore=shutil.ignore_patterns("checkpoints", "edit"))
         values = {name: {"value": of_rows[index], "low": None, "high": None} for name, of_rows in given.items()}
         rows.append({"method": row["method"], "prompt": prompt, "clip_gain": row["clip_gain"]} | values)
-    rows[1]["seconds_to_quality"] = {"value": 0.0, "low": None, "high": None}
+        record = json.loads((cell / "evaluation.json").read_text())
+        reached = {"seconds_to_quality": {"value": 0.0, "low": None, "high": None}} if index == 1 else {}
+        record["metrics"] = {name: v for name, v in record["metrics"].items() if name != "seconds_to_quality"} | reached
+        (cell / "evaluation.json").write_text(json.dumps(record))
     (tmp_path / "table.json").write_text(json.dumps(evaluated.table | {"rows": rows}))
 
     text, page = read_page(write_report(tmp_path))
@@ -187,7 +190,7 @@ def test_what_changes_a_result_makes_its_cell_unfinished(evaluated, domain, weig
     def read(cell=cell, **changes):
         return Judge(domain, features, changes.get("num_images", 10), None).read(cell)
 
-    assert read()["metrics"].keys() == evaluated.table["rows"][0].keys() - {"method", "prompt"}
+    assert read()["metrics"].keys() == evaluated.table["rows"][0].keys() - {"method", "prompt", "trainings"}
     assert read(num_images=11) is None
     assert read(cell._replace(settings=cell.settings | {"lambda_l2": 1.0})) is None
     assert read(cell._replace(folder=tmp_path)) is None
@@ -203,10 +206,56 @@ def test_a_cell_that_fails_does_not_stop_the_others(evaluated, domain, weights_d
     monkeypatch.setattr(suites, "train", fail)
     tabulated = []
     judge = Judge(domain, embedder(domain, None, weights_dir), 10, None)
-    records, failed = suites.evaluate(cells, judge, tabulated.append)
-    assert [record["prompt"] for record in records] == PROMPTS and tabulated == [records]
+    done, failed = suites.evaluate(cells, judge, tabulated.append)
+    assert [training.record["prompt"] for training in done] == PROMPTS and tabulated == [done]
     assert failed == ["segment_global, beard: the loss term clip is nan at step 2"]
     assert "[3/3, about " in capsys.readouterr().err
+
+
+def test_several_seeds_are_one_row_over_faces_and_trainings(evaluated, weights_dir, tmp_path):
+    """Seed 0 is what is there: it is not trained again, and measured again where an older release measured it."""
+    out, method = shutil.copytree(evaluated.out, tmp_path / "out"), METHODS[0]
+    old = out / method / "surprised"
+    (old / "resamples.safetensors").unlink()
+    times = {path: path.stat().st_mtime_ns for path in (old / "summary.json", old / "evaluation.json")}
+    more = {"num_images": 10, "training_seeds": 2, "weights_dir": str(weights_dir)}
+    with quick_compile():
+        (row,) = compare(out, [method], PROMPTS[:1], "tiny", report=True, **more)
+    assert [path.stat().st_mtime_ns != time for path, time in times.items()] == [False, True]
+    seeds = [json.loads((out / f"{method}{end}" / "surprised" / "evaluation.json").read_text()) for end in ("", "_seed=1")]
+    assert [record["key"]["settings"]["seed"] for record in seeds] == [0, 1]
+    gains = [record["metrics"]["clip_gain"] for record in seeds]
+    assert row["trainings"] == 2 and row["clip_gain"]["value"] == pytest.approx(np.mean([gain["value"] for gain in gains]))
+    assert gains[0]["value"] != gains[1]["value"]
+    assert row["clip_gain"]["low"] <= min(gain["value"] for gain in gains) < row["clip_gain"]["high"]
+    ends = sorted(record["metrics"]["seconds"]["value"] for record in seeds)  # no face has a part in these
+    assert [row["seconds"]["low"], row["seconds"]["high"]] == ends
+    with (out / "trainings.csv").open() as file:
+        flat = list(csv.DictReader(file))
+    assert [(one["method"], one["seed"]) for one in flat] == [(method, "0"), (method, "1")]
+    text = (out / "table.md").read_text()
+    assert "| method | prompt | trainings | CLIP gain |" in text and "faces and up to 2 trainings" in text
+    assert "those of training seed 0" in (out / "report.html").read_text()
+    assert compare(out, [method], PROMPTS[:1], "tiny", **more) == [row]
+
+
+def test_what_draws_nothing_at_random_has_one_training(domain, tmp_path):
+    cells = plan(["styleclip_optimization", "feat_7:steps=2"], ["happy"], domain, None, tmp_path, 2)
+    assert [cell.method for cell in cells] == ["styleclip_optimization", "feat_7:steps=2", "feat_7:steps=2;seed=1"]
+    assert [cell.row for cell in cells] == ["styleclip_optimization", "feat_7:steps=2", "feat_7:steps=2"]
+    assert cells[2].config.seed == 1
+
+
+@pytest.mark.parametrize(
+    "method, seeds, message",
+    [
+        ("feat_7:seed=3", 2, "feat_7:seed=3 names one seed and --training_seeds=2 several; leave one of them out"),
+        ("feat_7", 0, "training_seeds is 0; give at least 1, such as --training_seeds=3"),
+    ],
+)
+def test_mistakes_with_seeds_are_explained(domain, tmp_path, method, seeds, message):
+    with pytest.raises(ValueError, match=message):
+        plan([method], ["happy"], domain, None, tmp_path, seeds)
 
 
 def test_no_edit_changes_nothing(domain, weights_dir, trained, tmp_path):

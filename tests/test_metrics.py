@@ -13,12 +13,14 @@ from coral_jax import weights
 from coral_jax.evaluation.features import embedder
 from coral_jax.evaluation.pictures import pictures
 from coral_jax.metrics import (
+    Resampled,
     clean_resize,
     distance_outside,
+    estimate,
     frechet_distance,
-    frechet_estimate,
+    frechet_resampled,
     kernel_distance,
-    kernel_estimate,
+    kernel_resampled,
     perceptual_distance,
     ratio,
     share_changed,
@@ -84,25 +86,42 @@ def test_one_image_has_no_distance(distance):
         distance(np.zeros((1, 4)), np.zeros((3, 4)))
 
 
-@pytest.mark.parametrize("estimate", [frechet_estimate, kernel_estimate])
-def test_intervals_of_set_distances_lie_around_the_value(estimate):
+@pytest.mark.parametrize("resampled", [frechet_resampled, kernel_resampled])
+def test_intervals_of_set_distances_lie_around_the_value(resampled):
     x = RNG.standard_normal((60, 6))
     for y, paired in ((x + 0.3 * RNG.standard_normal(x.shape), True), (RNG.standard_normal((80, 6)) + 1, False)):
-        found = estimate(x, y, paired=paired)
+        found = estimate([resampled(x, y, paired=paired)])
         assert found.low < found.value < found.high
-        assert found == estimate(x, y, paired=paired)
-    assert np.abs(estimate(x, x, paired=True)).max() < 1e-9
+        assert found == estimate([resampled(x, y, paired=paired)])
+    assert np.abs(estimate([resampled(x, x, paired=True)])).max() < 1e-9
 
 
 def test_a_ratio_has_the_interval_of_its_mean():
     values = RNG.standard_normal(400) + 3
-    found = ratio(values)
+    found = estimate([ratio(values)])
     error = 1.96 * values.std() / 20
     assert found.value == pytest.approx(values.mean())
     np.testing.assert_allclose([found.low, found.high], values.mean() + np.array([-error, error]), atol=0.2 * error)
-    assert ratio(np.ones(5, bool)) == (1, 1, 1)
+    assert estimate([ratio(np.ones(5, bool))]) == (1, 1, 1)
     assert ratio(np.array([1.0, 3.0]), np.array([2.0, 6.0])).value == 0.5
     assert ratio(np.zeros(4), np.zeros(4)).value == 0  # an edit that changes nothing leaks nothing
+
+
+def test_an_interval_over_trainings_has_the_spread_of_faces_and_of_trainings():
+    rng, errors = np.random.default_rng(5), []
+    faces = rng.standard_normal(100)
+    for _ in range(40):  # trainings and faces both move the mean; faces do it in all trainings alike
+        found = estimate([ratio(faces + offset) for offset in rng.standard_normal(12)])
+        assert found.low < found.value < found.high
+        errors.append((found.high - found.low) / 2 / 1.96)
+    assert np.mean(errors) == pytest.approx(np.sqrt(1 / 12 + faces.var() / 100), rel=0.1)
+
+
+def test_alike_trainings_have_the_interval_of_one_and_numbers_without_faces_that_of_trainings():
+    one = ratio(RNG.standard_normal(50))
+    np.testing.assert_allclose(estimate([one] * 3), estimate([one]))
+    assert estimate([Resampled(7.0)]) == (7.0, None, None)
+    assert estimate([Resampled(seconds) for seconds in (6.0, 7.0, 11.0)]) == (8.0, 6.0, 11.0)
 
 
 def test_share_changed_counts_pixels():

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from coral_jax.domains import load_domain
-from coral_jax.toons.faces import faces_from_z, has, with_attribute
+from coral_jax.runtime.numerics import key_of
+from coral_jax.toons.faces import Z_DIM, faces_from_z, has, with_attribute, without_attribute
 from coral_jax.toons.renderer import render
-from coral_jax.toons.truth import held_out, measure, score
+from coral_jax.toons.truth import HELD_OUT_SEED, held_out, measure, measure_removal, score
 
 COUNT = 40
 
@@ -62,3 +63,28 @@ def test_change_outside_the_region_is_leak(toons):
     assert result["leak"] == pytest.approx(1)
     result = score(toons.classifier(), toons.identity, asked, image, jnp.where(asked.region > 0, -image, image))
     assert result["leak"] == 0
+
+
+def test_the_renderers_own_removal_is_ideal(toons):
+    """Drawn from the codes that `measure_removal` gives, whose faces are those of the same seed that have the attribute."""
+    seen = []
+
+    def draw(w_plus):
+        z = jax.random.normal(key_of(HELD_OUT_SEED), (COUNT * 8, Z_DIM))
+        faces = faces_from_z(z)
+        rows = np.flatnonzero(has(faces, "curly_hair"))[:COUNT]
+        before = jax.tree.map(lambda values: values[rows], faces)
+        after = without_attribute(before, "curly_hair")
+        seen.append((len(w_plus), np.asarray(has(after, "curly_hair")).any()))
+        return render(before)[0], render(after)[0]
+
+    found = measure_removal(toons, "curly hair", draw, COUNT)
+    assert seen == [(COUNT, False)]
+    assert found["removed"] >= 0.9 and found["leak"] < 0.01 and found["drift"] < 0.06
+    assert found["distance"] == pytest.approx(0, abs=1e-4)
+    assert found["now"]["short"] + found["now"]["long"] >= 0.9 and sum(found["now"].values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("prompt", ["a hippie", "blue eyes", "happy and makeup"])
+def test_what_has_no_plain_opposite_cannot_be_taken_away(toons, prompt):
+    assert measure_removal(toons, prompt, lambda w_plus: None, COUNT) is None

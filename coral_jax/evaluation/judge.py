@@ -1,6 +1,6 @@
 """Measuring edits: what is measured of each cell (a method on a prompt).
 
-Faces are resampled for the intervals; the training is the one that there is.
+Faces are resampled for the intervals; `trainings` puts together what several trainings of a cell give.
 """
 
 import functools
@@ -21,7 +21,7 @@ from coral_jax.evaluation.plan import Cell
 from coral_jax.figures import face_image, layer_tile, overlay, to_pixels
 from coral_jax.latents import w_plus_of_seeds
 from coral_jax.losses import cosine
-from coral_jax.metrics import Estimate, area_weighted_layer
+from coral_jax.metrics import Resampled, area_weighted_layer
 from coral_jax.runtime.compiling import jit
 from coral_jax.runtime.files import read_json, write_json
 from coral_jax.training.logs import read_metrics
@@ -30,6 +30,7 @@ from coral_jax.training.workdir import finished
 FORMAT = 3  # of evaluation.json: another number, and cells are measured again
 FIRST_SEED = 1_000_000  # of the faces to measure on where no truth chooses them
 SHOWN, SHOWN_SIZE, MASK_SIZE = 5, 128, 64  # faces on comparison sheets; pixels of their tiles, and of masks in the report
+RESAMPLES = "resamples.safetensors"
 QUALITY = 0.95  # the share of the final CLIP gain that is "desirable quality"
 
 
@@ -44,11 +45,17 @@ class Subjects(NamedTuple):
 class Judge:
     """Measures edits on the same faces of each prompt."""
 
-    def __init__(self, domain: Domain, embedder: Embedder, num_images: int, reference: str | None):
-        """`reference`: pictures to compare edited faces with besides the unedited ones, as `references.pictures` reads them."""
+    def __init__(
+        self, domain: Domain, embedder: Embedder, num_images: int, reference: str | None, *, keep_resamples: bool = False
+    ):
+        """`reference`: pictures to compare edited faces with besides the unedited ones, as `references.pictures` reads them.
+
+        `keep_resamples`: cells are to be put together, which needs what their metrics are on resampled faces.
+        """
         if num_images < 2:
             raise ValueError(f"num_images is {num_images}; give at least 2, such as --num_images=200")
         self._domain, self._embedder, self._count, self._source = domain, embedder, num_images, reference
+        self._keep_resamples = keep_resamples
         # Looked up at once, and embedded when the first cell needs it: a wrong name must not show after hours.
         self._pictures = None if reference is None else pictures(reference)
         self.subjects = functools.cache(self._subjects)
@@ -71,12 +78,18 @@ class Judge:
         try:
             record = read_json(cell.folder / "evaluation.json", "it is measured again")
             same = (record["method"], record["prompt"]) == (cell.method, cell.prompt)  # folders' names drop signs
-            return record if same and record["key"] == self.key(cell) | {"edit": _edit_print(cell.folder)} else None
+            same &= record["key"] == self.key(cell) | {"edit": _edit_print(cell.folder)}
+            if self._keep_resamples:  # older evaluations have none
+                same &= record["resamples"] == weights.fingerprint(cell.folder / RESAMPLES)
+            return record if same else None
         except (OSError, ValueError, KeyError):
             return None
 
     def measure(self, cell: Cell, edit: Edit) -> dict:
-        """Measure a trained edit, write evaluation.json and samples.safetensors beside it; returns the former."""
+        """Measure a trained edit; returns evaluation.json, which is written beside it.
+
+        So are samples.safetensors, images of a few faces, and resamples.safetensors, what each metric is on resampled faces.
+        """
         begun = time.monotonic()
         subjects = self.subjects(cell.prompt)
         faces, edited, shown = self._observe(edit, subjects, cell.prompt)
@@ -88,13 +101,16 @@ class Judge:
         found |= training_time(read_metrics(cell.folder / "metrics.jsonl"))
         shares = edit.shares(subjects.w_plus, areas)
         if (layer := area_weighted_layer(shares)) is not None:
-            found["mean_layer"] = Estimate(layer)
+            found["mean_layer"] = Resampled(layer)
         weights.save_tensors(cell.folder / "samples.safetensors", _samples(shown, shares), {})
+        drawn = {name: one.drawn for name, one in found.items() if one.drawn is not None}
+        weights.save_tensors(cell.folder / RESAMPLES, drawn, {})
         record = {
             "key": self.key(cell) | {"edit": _edit_print(cell.folder)},
             "method": cell.method,
             "prompt": cell.prompt,
-            "metrics": {name: value._asdict() for name, value in found.items()},
+            "resamples": weights.fingerprint(cell.folder / RESAMPLES),
+            "metrics": {name: metrics.estimate([one])._asdict() for name, one in found.items()},
             "layers": [share._asdict() for share in shares],
             "seconds": finished(cell.folder)["seconds_total"] + time.monotonic() - begun,
         }
@@ -170,15 +186,15 @@ class Judge:
             numbers |= self._domain.truth.judge(self._judges, asked.at(rows), original, edited)
         return {name: np.asarray(value) for name, value in numbers.items()}
 
-    def _distances(self, unedited: np.ndarray, edited: np.ndarray) -> dict[str, Estimate]:
+    def _distances(self, unedited: np.ndarray, edited: np.ndarray) -> dict[str, Resampled]:
         frechet, kernel = self._embedder.frechet, self._embedder.kernel
         found = {
-            frechet: metrics.frechet_estimate(edited, unedited, paired=True),
-            kernel: metrics.kernel_estimate(edited, unedited, paired=True),
+            frechet: metrics.frechet_resampled(edited, unedited, paired=True),
+            kernel: metrics.kernel_resampled(edited, unedited, paired=True),
         }
         if self._reference is not None:
-            found[f"{frechet}_reference"] = metrics.frechet_estimate(edited, self._reference, paired=False)
-            found[f"{kernel}_reference"] = metrics.kernel_estimate(edited, self._reference, paired=False)
+            found[f"{frechet}_reference"] = metrics.frechet_resampled(edited, self._reference, paired=False)
+            found[f"{kernel}_reference"] = metrics.kernel_resampled(edited, self._reference, paired=False)
         return found
 
 
@@ -196,7 +212,7 @@ def smoothed(rows: list[dict]) -> tuple[np.ndarray, np.ndarray]:
     return seconds, np.array([distance[max(0, i - half) : i + half + 1].mean() for i in range(len(rows))])
 
 
-def training_time(rows: list[dict]) -> dict[str, Estimate]:
+def training_time(rows: list[dict]) -> dict[str, Resampled]:
     """Seconds of training, and to "desirable quality" (Table 1), from a run's metrics.jsonl; compiling is not in them.
 
     Quality is reached where the smoothed D_CLIP of I* has first fallen by 95 % of what it falls from the first row to the
@@ -208,8 +224,8 @@ def training_time(rows: list[dict]) -> dict[str, Estimate]:
     distance = np.array([row["clip_distance"] for row in rows])
     gain = distance[0] - distance[-max(1, len(rows) // 10) :].mean()
     reached = np.flatnonzero(distance[0] - smooth >= QUALITY * gain)
-    found = {"seconds": Estimate(float(seconds[-1]))}
-    return found | {"seconds_to_quality": Estimate(float(seconds[reached[0]]))} if gain > 0 and len(reached) else found
+    found = {"seconds": Resampled(float(seconds[-1]))}
+    return found | {"seconds_to_quality": Resampled(float(seconds[reached[0]]))} if gain > 0 and len(reached) else found
 
 
 @jit

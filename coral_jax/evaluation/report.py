@@ -14,7 +14,7 @@ from coral_jax.evaluation import charts
 from coral_jax.evaluation.judge import smoothed
 from coral_jax.evaluation.plan import cell_folder
 from coral_jax.evaluation.sheets import by_prompt, tiles_of, write_sheets
-from coral_jax.evaluation.tables import Column, cell_text, columns_of, is_best, means_of
+from coral_jax.evaluation.tables import Column, cell_text, columns_of, is_best, means_of, trainings_of, uncertainty
 from coral_jax.figures import png
 from coral_jax.runtime.files import read_json, write_bytes
 from coral_jax.training.logs import read_metrics
@@ -39,6 +39,8 @@ def write_report(out: Path) -> Path:
     page = _PAGES.get_template("report.html.jinja").render(
         domain=evaluation["domain"],
         num_images=evaluation["num_images"],
+        uncertainty=uncertainty(rows),
+        of_first_seed=trainings_of(rows) > 1,
         methods=[{"name": method, "colour": charts.colour_of(method, methods)} for method in methods],
         columns=list(columns_of(rows).values()),
         table=_table(rows),
@@ -98,8 +100,7 @@ def _losses(out: Path, rows: list[dict], methods: list[str]) -> list[dict]:
         curves = []
         for method in own:
             seconds, loss = smoothed(read_metrics(cell_folder(out, method, prompt) / "metrics.jsonl"))
-            row = next(row for row in rows if (row["method"], row["prompt"]) == (method, prompt))
-            reached = row["seconds_to_quality"]["value"] if "seconds_to_quality" in row else None
+            reached = _record(out, method, prompt)["metrics"].get("seconds_to_quality", {}).get("value")
             mark = None if reached is None else (reached, float(np.interp(reached, seconds, loss)))
             if len(loss):
                 curves.append(charts.Line(method, seconds, loss, mark))

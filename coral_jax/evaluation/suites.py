@@ -14,6 +14,7 @@ from coral_jax.evaluation.judge import Judge
 from coral_jax.evaluation.plan import Cell, plan
 from coral_jax.evaluation.sheets import write_sheets
 from coral_jax.evaluation.tables import rows_of, write_tables
+from coral_jax.evaluation.trainings import Training, each, pooled
 from coral_jax.methods import ABLATIONS, METHODS
 from coral_jax.runtime.errors import NonFiniteError
 from coral_jax.runtime.numerics import pinned
@@ -48,6 +49,7 @@ def compare(
     domain_name: str = "toons",
     *,
     num_images: int = 200,
+    training_seeds: int = 1,
     weights_dir: str | None = None,
     reference: str | None = None,
     inception: str | None = None,
@@ -55,17 +57,23 @@ def compare(
 ) -> list[dict]:
     """Train and measure what is not finished in `out`; write the tables, the sheets and, if asked for, the report.
 
+    Every method learns every prompt `training_seeds` times, with the seeds 0, 1, ...; sheets and report show seed 0.
     Returns the rows of the table.  ValueError for mistakes and for missing libraries of the report, before anything is
     trained, and at the end for cells whose training failed.
     """
     write_report = report_writer() if report else None
     domain = load_domain(domain_name, weights_dir)
-    judge = Judge(domain, embedder(domain, inception, weights_dir), num_images, reference)
-    cells = plan(methods, prompts, domain, weights_dir, out)
+    judge = Judge(domain, embedder(domain, inception, weights_dir), num_images, reference, keep_resamples=training_seeds > 1)
+    cells = plan(methods, prompts, domain, weights_dir, out, training_seeds)
     note_unknown_words(domain, prompts)
     about = {"domain": domain.name, "domain_fingerprint": domain.fingerprint, "num_images": num_images,
-             "reference": reference, "versions": versions()}  # fmt: skip
-    records, failed = evaluate(cells, judge, lambda done: write_tables(out, done, about))
+             "training_seeds": training_seeds, "reference": reference, "versions": versions()}  # fmt: skip
+
+    def tabulate(done: list[Training]) -> None:
+        write_tables(out, pooled(done), about, each(done) if training_seeds > 1 else [])
+
+    done, failed = evaluate(cells, judge, tabulate)
+    records = pooled(done)
     if records:
         write_sheets(out, records, domain.name)
         print(f"{out / 'table.md'} holds the table, {out / 'sheets'} the sheets", file=sys.stderr)
@@ -76,29 +84,32 @@ def compare(
     return rows_of(records)
 
 
-def evaluate(cells: list[Cell], judge: Judge, tabulate: Callable[[list[dict]], None]) -> tuple[list[dict], list[str]]:
-    """Train and measure every cell that is not finished; `tabulate` gets the records so far, after each cell.
+def evaluate(cells: list[Cell], judge: Judge, tabulate: Callable[[list[Training]], None]) -> tuple[list[Training], list[str]]:
+    """Train and measure every cell that is not finished; `tabulate` gets the trainings so far, after each cell.
 
-    Returns all records, and a line for each cell whose training ended in values that are not finite: others go on.
+    Returns all trainings, and a line for each cell whose training ended in values that are not finite: others go on.
     """
-    records = {(cell.method, cell.prompt): judge.read(cell) for cell in cells}
-    done = [record for record in records.values() if record is not None]
-    left = [cell for cell in cells if records[cell.method, cell.prompt] is None]
+    records = [judge.read(cell) for cell in cells]
+    left = [index for index, record in enumerate(records) if record is None]
     failed = []
-    if done:
-        tabulate(done)
-    for index, cell in enumerate(left):
-        _announce(cell, left[index:], len(cells), done)
+
+    def done() -> list[Training]:
+        return [Training(*one) for one in zip(cells, records, strict=True) if one[1] is not None]
+
+    if done():
+        tabulate(done())
+    for number, index in enumerate(left):
+        cell = cells[index]
+        _announce(cell, [cells[other] for other in left[number:]], len(cells), done())
         try:
             train(cell.config, cell.folder)
         except NonFiniteError as error:
             failed.append(f"{cell.method}, {cell.prompt}: {error}")
             print(f"failed: {failed[-1]}", file=sys.stderr)
             continue
-        records[cell.method, cell.prompt] = judge.measure(cell, load_edit(cell.folder, cell.config.weights_dir))
-        done = [record for record in records.values() if record is not None]
-        tabulate(done)
-    return done, failed
+        records[index] = judge.measure(cell, load_edit(cell.folder, cell.config.weights_dir))
+        tabulate(done())
+    return done(), failed
 
 
 def report_writer() -> Callable[[Path], Path]:
@@ -110,10 +121,12 @@ def report_writer() -> Callable[[Path], Path]:
     return write_report
 
 
-def _announce(cell: Cell, left: list[Cell], total: int, done: list[dict]) -> None:
+def _announce(cell: Cell, left: list[Cell], total: int, done: list[Training]) -> None:
     """What is next and how long all that is left will take, by the time that cells of the same methods took."""
-    known = {method: [r["seconds"] for r in done if r["method"] == method] for method in {r["method"] for r in done}}
+    known = {}
+    for training in done:
+        known.setdefault(training.cell.row, []).append(training.record["seconds"])
     rough = [seconds for times in known.values() for seconds in times]
-    expected = sum(float(np.mean(known.get(other.method, rough))) for other in left) if rough else None
+    expected = sum(float(np.mean(known.get(other.row, rough))) for other in left) if rough else None
     time_left = "" if expected is None else f", about {clock(expected)} left"
     print(f"[{total - len(left) + 1}/{total}{time_left}] {cell.method}, {cell.prompt}", file=sys.stderr, flush=True)

@@ -3,10 +3,13 @@
 import csv
 import io
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from coral_jax.runtime.files import write_bytes, write_json
+
+_ABOUT = ("method", "prompt", "trainings", "seed")  # what a row is of, in the order of the table
 
 
 class Column(NamedTuple):
@@ -49,8 +52,8 @@ COLUMNS = {
 
 
 def rows_of(records: list[dict]) -> list[dict]:
-    """One object a method and prompt: its metrics by name, each {value, low, high}."""
-    return [{"method": record["method"], "prompt": record["prompt"], **record["metrics"]} for record in records]
+    """One object a record: method, prompt, trainings or seed where known, and metrics by name, each {value, low, high}."""
+    return [{name: record[name] for name in _ABOUT if name in record} | record["metrics"] for record in records]
 
 
 def means_of(rows: list[dict]) -> list[dict]:
@@ -96,27 +99,45 @@ def is_best(name: str, column: Column, row: dict, rivals: list[dict]) -> bool:
     return len(values) > 1 and best is not None and name in row and row[name]["value"] == best(values)
 
 
+def trainings_of(rows: list[dict]) -> int:
+    """How many trainings the rows have at most."""
+    return max((row.get("trainings", 1) for row in rows), default=1)
+
+
+def uncertainty(rows: list[dict]) -> str:
+    """What the intervals are, in words."""
+    several = trainings_of(rows)
+    return f"resampling faces and up to {several} trainings" if several > 1 else "resampling faces"
+
+
 def markdown(rows: list[dict]) -> str:
-    """The table, and below it every method's means."""
+    """The table, below it every method's means and what the columns mean."""
+    meanings = "\n".join(f"- {column.title}: {column.meaning}" for column in columns_of(rows).values())
+    several = ("trainings",) if trainings_of(rows) > 1 else ()
+    table = _lines([*rows, *means_of(rows)], several)
+    return f"{table}\n\nIn brackets: 95 % intervals, from {uncertainty(rows)}.\n\n{meanings}\n"
+
+
+def _lines(rows: list[dict], about: tuple[str, ...]) -> str:
+    """Rows as a table with columns for method, prompt, `about` and the metrics."""
     columns = columns_of(rows)
-    titles = ["method", "prompt", *(column.title for column in columns.values())]
+    titles = ["method", "prompt", *about, *(column.title for column in columns.values())]
     lines = [titles, ["---"] * len(titles)]
-    for row in [*rows, *means_of(rows)]:
+    for row in rows:
         texts = [cell_text(row.get(name), column) for name, column in columns.items()]
-        lines.append([row["method"], row["prompt"], *texts])
-    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    meanings = "\n".join(f"- {column.title}: {column.meaning}" for column in columns.values())
-    return f"{table}\n\nIn brackets: 95 % intervals, from resampling faces.\n\n{meanings}\n"
+        lines.append([row["method"], row["prompt"], *(str(row.get(name, "")) for name in about), *texts])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def comma_separated(rows: list[dict]) -> str:
     """The table with a column each for a metric and the ends of its interval."""
+    about = [name for name in _ABOUT if any(name in row for row in rows)]
     names = [f"{name}{end}" for name in columns_of(rows) for end in ("", "_low", "_high")]
     buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, ["method", "prompt", *names], lineterminator="\n")
+    writer = csv.DictWriter(buffer, [*about, *names], lineterminator="\n")
     writer.writeheader()
     for row in rows:
-        flat = {"method": row["method"], "prompt": row["prompt"]}
+        flat = {name: row.get(name) for name in about}
         for name in columns_of(rows):
             cell = row.get(name, {})
             flat |= {name: cell.get("value"), f"{name}_low": cell.get("low"), f"{name}_high": cell.get("high")}
@@ -124,10 +145,18 @@ def comma_separated(rows: list[dict]) -> str:
     return buffer.getvalue()
 
 
-def write_tables(out: Path, records: list[dict], about: dict) -> None:
-    """Write table.json (`rows`, `means`, what the metrics are, and `about`), table.csv and table.md into a folder."""
-    rows = rows_of(records)
+def write_tables(out: Path, records: list[dict], about: dict, of_each: Sequence[dict] = ()) -> None:
+    """Write table.json (`rows`, `means`, what the metrics are, and `about`), table.csv and table.md into a folder.
+
+    `of_each`: the records of every training, with its `seed`; they become trainings.csv, and a second table of table.md.
+    """
+    rows, seeds = rows_of(records), rows_of(of_each)
     meanings = {name: column.meaning for name, column in columns_of(rows).items()}
     write_json(out / "table.json", {**about, "metrics": meanings, "rows": rows, "means": means_of(rows)})
     write_bytes(out / "table.csv", comma_separated(rows).encode())
-    write_bytes(out / "table.md", markdown(rows).encode())
+    text = markdown(rows)
+    (out / "trainings.csv").unlink(missing_ok=True)  # of an evaluation with several seeds, in the same folder
+    if seeds:
+        write_bytes(out / "trainings.csv", comma_separated(seeds).encode())
+        text += f"\nEach training, with intervals from resampling faces:\n\n{_lines(seeds, ('seed',))}\n"
+    write_bytes(out / "table.md", text.encode())

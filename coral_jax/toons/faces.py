@@ -43,6 +43,13 @@ ATTRIBUTES: dict[str, tuple[str, tuple[str, ...]]] = {
     **{name: (name, ("yes",)) for name in SWITCHES},
 }
 
+#: attribute -> what each of its values is without it; those of which no other value is the plain one are left out
+PLAIN: dict[str, dict[str, str]] = {
+    **{name: {name: "neutral"} for name in EXPRESSIONS[1:]},
+    "curly_hair": {"short_curly": "short", "long_curly": "long"},
+    **{name: {"yes": "no"} for name in SWITCHES},
+}
+
 # Upper ends, on the uniform scale, of the intervals of one latent coordinate that give each category.
 _STYLE_SHARES = (0.12, 0.13, 0.12, 0.21, 0.12, 0.18, 0.12)
 _SWITCH_SHARES = {"beard": 0.30, "mustache": 0.30, "glasses": 0.30, "lipstick": 0.35, "makeup": 0.30}
@@ -119,6 +126,15 @@ def with_attribute(face: Face, attribute: str) -> Face:
                                                   "short_hair": "long_curly"}[attribute]  # fmt: skip
         second = (old == HAIR_STYLES.index(kept)) | (old == HAIR_STYLES.index(values[1]))
         new = jnp.where(second, HAIR_STYLES.index(values[1]), new)
+    return Face({**face.category, group: new}, face.jitter)
+
+
+def without_attribute(face: Face, attribute: str) -> Face:
+    """The same faces with the attribute, one of `PLAIN`, taken away: the ideal removal.  Others stay as they are."""
+    group = ATTRIBUTES[attribute][0]
+    values, new = GROUPS[group], face.category[group]
+    for value, plain in PLAIN[attribute].items():
+        new = jnp.where(face.category[group] == values.index(value), values.index(plain), new)
     return Face({**face.category, group: new}, face.jitter)
 
 

@@ -20,7 +20,18 @@ from coral_jax.models.identity import Identity
 from coral_jax.runtime.compiling import jit
 from coral_jax.runtime.numerics import key_of, pinned
 from coral_jax.toons.captions import parse
-from coral_jax.toons.faces import ATTRIBUTES, GROUPS, Z_DIM, Face, can_have, faces_from_z, has, with_attribute
+from coral_jax.toons.faces import (
+    ATTRIBUTES,
+    GROUPS,
+    PLAIN,
+    Z_DIM,
+    Face,
+    can_have,
+    faces_from_z,
+    has,
+    with_attribute,
+    without_attribute,
+)
 from coral_jax.toons.renderer import render
 
 HELD_OUT_SEED = 20230309  # never a training seed
@@ -69,13 +80,16 @@ class Judged(NamedTuple):
 def held_out(domain: Domain, prompt: str, count: int = 200, seed: int = HELD_OUT_SEED) -> HeldOut | None:
     """`count` faces that have none of the attributes that the prompt names; None if the prompt is not of the grammar."""
     names = parse(prompt)
-    if names is None:
-        return None
+    return None if names is None else _chosen(domain, names, _ideal, "lack", count, seed)
+
+
+def _chosen(domain: Domain, names: list[str], ideal_of: Callable, verb: str, count: int, seed: int) -> HeldOut:
+    """`count` faces that `ideal_of`, of the names and a batch of faces, says are usable, with what it makes of them."""
     z, faces = _faces(key_of(seed), count * 8)
-    usable, *drawn = jax.device_get((*_ideal(tuple(names), faces), z, faces))
+    usable, *drawn = jax.device_get((*ideal_of(tuple(names), faces), z, faces))
     rows = np.flatnonzero(usable)[:count]
     if len(rows) < count:
-        raise ValueError(f"only {len(rows)} of the {count} faces wanted lack all of {names}; ask for fewer attributes")
+        raise ValueError(f"only {len(rows)} of the {count} faces wanted {verb} all of {names}; ask for fewer attributes")
     ideal, z, before = jax.tree.map(lambda values: values[rows], drawn)
     region, change = _true_change(before, ideal)
     return HeldOut(z, np.asarray(w_plus_of_z(domain.generator, z)), region, names, change)
@@ -94,6 +108,13 @@ def _ideal(names: tuple[str, ...], faces: Face) -> tuple[Array, Face]:
     """Which faces lack and could have every attribute, and the faces with every attribute set."""
     usable = jnp.all(jnp.stack([~has(faces, name) & can_have(faces, name) for name in names]), axis=0)
     return usable, functools.reduce(with_attribute, names, faces)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _plain(names: tuple[str, ...], faces: Face) -> tuple[Array, Face]:
+    """Which faces have every attribute, and the faces without them."""
+    usable = jnp.all(jnp.stack([has(faces, name) for name in names]), axis=0)
+    return usable, functools.reduce(without_attribute, names, faces)
 
 
 @jax.jit
@@ -185,3 +206,26 @@ def measure(
         return None
     original, edited, *_ = edit(asked.w_plus)
     return score(judges(domain), domain.identity, asked, original, edited)
+
+
+@pinned()
+def measure_removal(
+    domain: Domain, prompt: str, edit: Callable[[Array], tuple], count: int = 48, seed: int = HELD_OUT_SEED
+) -> dict | None:
+    """Metrics of `edit`, which should take an attribute away, on held-out faces that have it.
+
+    As `score` has them, against the ideal removal (a neutral expression, straight hair of the same length, no makeup), but
+    that success is called removed and counts faces that lose the attribute; `now` has the classifier's answers afterwards, as
+    shares.  None for a prompt that is not one attribute with a plain opposite (`faces.PLAIN`).
+    """
+    names = parse(prompt)
+    if names is None or len(names) != 1 or names[0] not in PLAIN:
+        return None
+    asked = _chosen(domain, names, _plain, "have", count, seed)
+    original, edited, *_ = edit(asked.w_plus)
+    classifier, group = judges(domain), ATTRIBUTES[names[0]][0]
+    found = score(classifier, domain.identity, asked, original, edited)
+    answers = _answers(classifier, edited)[group]
+    now = {value: float(np.mean(answers == number)) for number, value in enumerate(GROUPS[group])}
+    kept = ("leak", "identity", "drift", "distance")
+    return {"removed": 1 - found["success"], **{name: found[name] for name in kept}, "now": now, "faces": count}
