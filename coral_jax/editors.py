@@ -70,10 +70,11 @@ class LatentMapper(Editor):
     """
 
     reads_face = True
+    all_codes = False  # moves the codes that the edited layers read, or all
 
     def __init__(self, generator: Generator, layers: Sequence[int], rngs: nnx.Rngs, *, faces: int = 1):
         del faces  # one mapper for all
-        self.groups = groups(generator, generator.codes_read(layers))
+        self.groups = groups(generator, generator.n_latent if self.all_codes else generator.codes_read(layers))
         for name, _, _ in self.groups:
             setattr(self, name, MapperMLP(generator.w_dim, rngs))
 

@@ -14,6 +14,7 @@ from flax import nnx
 from http_server import Server
 
 from coral_jax import weights
+from coral_jax.artifact import load_edit
 from coral_jax.config import make
 from coral_jax.domains import load_domain
 from coral_jax.models.clip import CLIP, CLIPConfig
@@ -95,9 +96,9 @@ def quick_compile():
         jax.config.update("jax_disable_most_optimizations", False)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def quick():
-    """`quick_compile` around a test."""
+    """`quick_compile` around a file of tests, and what its fixtures make."""
     with quick_compile():
         yield
 
@@ -135,6 +136,12 @@ def trained(weights_dir, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "surprised"
     with quick_compile():
         return SimpleNamespace(folder=folder, summary=train(run_config(weights_dir), folder))
+
+
+@pytest.fixture(scope="session")
+def edit(trained, weights_dir):
+    """The edit of that run, loaded; not to be changed."""
+    return load_edit(trained.folder, weights_dir)
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import tiny
 from flax import nnx
 
 from coral_jax import canvas
-from coral_jax.artifact import load_edit
 from coral_jax.canvas import ERASED, LEARNED, PAINTED, Adjusted, Canvas, brush_at, brush_size, lowered, previews
 from coral_jax.latents import w_plus_of_seeds
 from coral_jax.methods import get_method, make_trainables
@@ -17,11 +16,6 @@ from coral_jax.photos.photo import with_differences
 from coral_jax.runtime.numerics import key_of
 
 pytestmark = pytest.mark.usefixtures("quick")
-
-
-@pytest.fixture(scope="module")
-def edit(trained, weights_dir):
-    return load_edit(trained.folder, weights_dir)
 
 
 @pytest.fixture(scope="module")

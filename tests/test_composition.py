@@ -8,18 +8,13 @@ import numpy as np
 import pytest
 import tiny
 
-from coral_jax.artifact import Edit, load_edit
+from coral_jax.artifact import Edit
 from coral_jax.blend import blend, blend_together, original_synthesis
 from coral_jax.composition import Composition, compose
 from coral_jax.gallery import apply_to_faces, strengths_of
 from coral_jax.latents import w_plus_of_seeds
 
 pytestmark = pytest.mark.usefixtures("quick")
-
-
-@pytest.fixture(scope="module")
-def edit(trained, weights_dir):
-    return load_edit(trained.folder, weights_dir)
 
 
 @pytest.fixture(scope="module")

@@ -1,39 +1,15 @@
-"""IR-SE50's weights into ours: sizes from the weights, the published embeddings, and what is said of wrong files."""
+"""IR-SE weights into ours: sizes from the weights, every array, what is said of wrong files.  IR-SE50: test_identity.py."""
 
-import json
-import zlib
-from pathlib import Path
-
-import jax
 import numpy as np
 import pytest
 import torch_files
 from flax import nnx
+from rule import rule_tensor
 
 from converters import identity
 from coral_jax import weights
 from coral_jax.models import load_identity
 from coral_jax.models.identity import Identity, IdentityConfig
-
-DATA = Path(__file__).parent / "data"
-
-
-def rule_tensor(name, shape):
-    """The golden's weights: made from the name."""
-    if name.endswith("num_batches_tracked"):
-        return np.zeros(shape, np.int64)
-    value = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(shape).astype(np.float32)
-    if name.endswith("running_var"):
-        return 0.5 + np.abs(value)
-    if len(shape) > 1:
-        return value * np.float32(np.sqrt(1 / np.prod(shape[1:])))
-    return 1 + 0.1 * value if name.endswith("weight") else 0.1 * value
-
-
-def published():
-    """IR-SE50 by the golden's rule, `num_batches_tracked` included."""
-    shapes = json.loads((DATA / "irse50_keys.json").read_text())
-    return {name: rule_tensor(name, tuple(shape)) for name, shape in shapes.items()}
 
 
 def small(units=(1, 2), widths=(16, 32), grid=2, embed_dim=8):
@@ -48,23 +24,11 @@ def small(units=(1, 2), widths=(16, 32), grid=2, embed_dim=8):
     return config, {name: rule_tensor(name, shape) for name, shape in shapes.items()}
 
 
-def test_irse50_converts_and_embeds_as_published(tmp_path):
-    source, out = tmp_path / "model_ir_se50.safetensors", tmp_path / "identity.safetensors"
-    weights.save_tensors(source, published(), {})
-    assert "identity network of 24 units, widths 64, 128, 256, 512, 112 px to 512 numbers" in identity.convert(source, out)
-    network = load_identity(out)
-    assert network.config == IdentityConfig()
-    expected = weights.load_tensors(DATA / "irse50_rule.safetensors")[0]["embedding"]
-    crops = np.random.default_rng(7).uniform(-1, 1, (2, 3, 112, 112)).astype(np.float32).transpose(0, 2, 3, 1)
-    with jax.default_matmul_precision("highest"):
-        embedding = np.asarray(jax.jit(Identity.embed_crop)(network, crops))
-    assert np.linalg.norm(embedding - expected) / np.linalg.norm(expected) < 1e-5
-
-
-def test_a_pth_of_torch_reads_the_same(tmp_path):
+def test_a_pth_of_torch_is_converted(tmp_path):
     config, tensors = small()
     torch_files.save(tmp_path / "small.pth", {f"module.{name}": tensor for name, tensor in tensors.items()})
-    identity.convert(tmp_path / "small.pth", tmp_path / "small.safetensors")
+    said = identity.convert(tmp_path / "small.pth", tmp_path / "small.safetensors")
+    assert said.endswith("identity network of 3 units, widths 16, 32, 8 px to 8 numbers")
     converted = load_identity(tmp_path / "small.safetensors")
     assert converted.config == config
     for ours, (theirs, layout) in identity.table(config).items():

@@ -20,11 +20,6 @@ pytestmark = pytest.mark.usefixtures("quick")
 
 
 @pytest.fixture(scope="module")
-def edit(trained, weights_dir):
-    return load_edit(trained.folder, weights_dir)
-
-
-@pytest.fixture(scope="module")
 def w_plus(edit):
     return w_plus_of_seeds(edit.domain.generator, list(range(10)), 0.8)
 
@@ -209,8 +204,8 @@ def test_faces_are_written_a_batch_at_a_time(edit, w_plus, tmp_path, monkeypatch
     np.testing.assert_allclose([share.area for share in shares], [share.area for share in expected], rtol=1e-5)
 
 
-def test_images_and_masks_are_written_without_bars(trained, weights_dir, w_plus, tmp_path):
-    edit, cut = load_edit(trained.folder, weights_dir), load_edit(trained.folder, weights_dir)
+def test_images_and_masks_are_written_without_bars(trained, edit, weights_dir, w_plus, tmp_path):
+    cut = load_edit(trained.folder, weights_dir)
     cut.domain.generator.content_rows = (2, 14)
     original, edited, _ = cut.apply(w_plus[:1])
     np.testing.assert_allclose([original, edited], np.stack(edit.apply(w_plus[:1])[:2])[:, :, 2:14], atol=1e-5)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from coral_jax.blend import Blend, Masks, Original
-from coral_jax.editors import MAPPER_SCALE, Editor, LatentMapper, MapperMLP, groups
+from coral_jax.editors import MAPPER_SCALE, Editor, LatentMapper
 from coral_jax.models import ops
 from coral_jax.models.generator import Generator
 from coral_jax.optimisers import Optimiser, Rates, Trainables, adam_init, adam_step
@@ -30,11 +30,7 @@ class LevelsMapper(LatentMapper):
     which are the same in every layer, only the signs are left; and the last linear layer, too, ends in a leaky ReLU.
     """
 
-    def __init__(self, generator: Generator, layers: Sequence[int], rngs: nnx.Rngs, *, faces: int = 1):
-        del layers, faces
-        self.groups = groups(generator, generator.n_latent)
-        for name, _, _ in self.groups:
-            setattr(self, name, MapperMLP(generator.w_dim, rngs))
+    all_codes = True
 
     def __call__(self, w_plus: jax.Array, tau: jax.Array | float = 0.0) -> jax.Array:
         """Delta [B, n_latent, w_dim] of w_plus [B, n_latent, w_dim]."""

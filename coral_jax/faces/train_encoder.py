@@ -10,12 +10,13 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags, logging
+from absl import logging
 
 from coral_jax import weights
 from coral_jax.faces import draw
 from coral_jax.models import load_generator
 from coral_jax.models.generator import Generator
+from coral_jax.worlds import command
 from coral_jax.worlds.encoding import write_encoder
 
 _SIZE, _SEEN = 128, 64  # px: of the read-out, and what the encoder sees
@@ -50,17 +51,12 @@ def drawn(folder: Path, generator: Generator, fingerprint: str, count: int) -> t
     return np.rint(cells.mean((2, 4))).astype(np.uint8), w
 
 
-def main(_: list[str]) -> None:
-    """Draw, train, and write encoder.safetensors into the folder."""
-    logging.set_verbosity(logging.INFO)
-    folder, generator = Path(_FOLDER.value), load_generator(_GENERATOR.value)
-    images, w = drawn(folder, generator.lower(_SIZE), weights.fingerprint(_GENERATOR.value), _COUNT.value)
-    write_encoder(folder / "encoder.safetensors", generator, images, w, _HELD_OUT, _BATCH, _STEPS.value, _RATE)
+def train(folder: Path, path: str, count: int, steps: int) -> None:
+    """Draw, train, and write encoder.safetensors into the folder; `path` is the generator's."""
+    generator = load_generator(path)
+    images, w = drawn(folder, generator.lower(_SIZE), weights.fingerprint(path), count)
+    write_encoder(folder / "encoder.safetensors", generator, images, w, _HELD_OUT, _BATCH, steps, _RATE)
 
 
 if __name__ == "__main__":
-    _FOLDER = flags.DEFINE_string("folder", "faces_training", "where faces and the result are kept")
-    _GENERATOR = flags.DEFINE_string("generator", None, "the converted generator, with read-outs", required=True)
-    _COUNT = flags.DEFINE_integer("count", 1600, "number of faces")
-    _STEPS = flags.DEFINE_integer("steps", 600, "optimiser steps")
-    app.run(main)
+    command.run(train, ("count", 1600, "number of faces"), 600)

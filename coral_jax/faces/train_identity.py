@@ -12,7 +12,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from absl import app, flags, logging
+from absl import logging
 from jax import Array
 
 from coral_jax import weights
@@ -21,6 +21,7 @@ from coral_jax.faces.train_clip import varied
 from coral_jax.models import load_generator
 from coral_jax.models.generator import Generator
 from coral_jax.models.identity import Identity, IdentityConfig
+from coral_jax.worlds import command
 from coral_jax.worlds.contrastive import partner_loss
 from coral_jax.worlds.fitting import fit, fresh
 
@@ -84,21 +85,14 @@ def told_apart(identity: Identity, pairs: np.ndarray) -> tuple[float, float, flo
     return float(np.mean(same[:, None] > different[None])), float(same.mean()), float(different.mean())
 
 
-def main(_: list[str]) -> None:
-    """Train, and write identity.safetensors into the folder."""
-    logging.set_verbosity(logging.INFO)
-    folder = Path(_FOLDER.value)
-    generator = load_generator(_GENERATOR.value).lower(_SIZE)
-    pairs = draw_pairs(folder, generator, _COUNT.value)
-    identity = fit(fresh(Identity, IDENTITY), _loss, _batches(pairs[:, _HELD_OUT:]), _STEPS.value, 2e-3, "identity")
+def train(folder: Path, path: str, persons: int, steps: int) -> None:
+    """Train, and write identity.safetensors into the folder; `path` is the generator's."""
+    pairs = draw_pairs(folder, load_generator(path).lower(_SIZE), persons)
+    identity = fit(fresh(Identity, IDENTITY), _loss, _batches(pairs[:, _HELD_OUT:]), steps, 2e-3, "identity")
     weights.save(folder / "identity.safetensors", identity, np.float16)
     held_out = told_apart(weights.load(folder / "identity.safetensors"), pairs[:, :_HELD_OUT])
     logging.info("AUC of one person against two %.3f; mean cosine %.3f and %.3f", *held_out)
 
 
 if __name__ == "__main__":
-    _FOLDER = flags.DEFINE_string("folder", "faces_training", "where packages, pools and results are kept")
-    _GENERATOR = flags.DEFINE_string("generator", None, "the converted generator, with read-outs", required=True)
-    _COUNT = flags.DEFINE_integer("persons", 320, "number of persons, each drawn twice")
-    _STEPS = flags.DEFINE_integer("steps", 500, "optimiser steps")
-    app.run(main)
+    command.run(train, ("persons", 320, "number of persons, each drawn twice"), 500)

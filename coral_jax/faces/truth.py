@@ -1,8 +1,8 @@
-"""Measuring edits of `faces` by networks that trained nothing here: `attributes` has the rules.
+"""Measuring edits of `faces` by networks that trained nothing here, but for the parser, which labelled the CLIP's faces.
 
-The *region* of a prompt is the parser's parts that it is about, dilated by 8 px at 256 px.  Faces are drawn with the domain's
-truncation; those are held out which certainly lack what the prompt asks for.  What the judges see of faces before an edit is
-kept in the weights folder.
+`attributes` has the rules.  The *region* of a prompt is the parser's parts that it is about, dilated by 8 px at 256 px.  Faces
+are drawn with the domain's truncation; those are held out which certainly lack what the prompt asks for.  What the judges see
+of faces before an edit is kept in the weights folder.
 """
 
 import functools

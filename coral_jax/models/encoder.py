@@ -14,7 +14,7 @@ from flax import nnx
 
 from coral_jax.models import ops
 from coral_jax.models.clip_conv import ConvTower
-from coral_jax.models.identity import PReLU, Unit, conv_of, norm_of, run_unit
+from coral_jax.models.identity import PReLU, conv_of, norm_of, run_unit, units_of
 
 COARSE, MIDDLE = 3, 7  # codes before these read the coarsest, and the middle level of the pyramid
 
@@ -119,14 +119,9 @@ class PyramidEncoder(nnx.Module):
         self.mean = nnx.Variable(jnp.zeros((config.n_latent, config.w_dim)))
         width = config.widths[0]
         self.stem, self.stem_norm, self.stem_prelu = conv_of(3, width, 3, 1, rngs), norm_of(width, rngs), PReLU(width)
-        units = []
-        for count, outputs in zip(config.units, config.widths, strict=True):
-            for index in range(count):
-                units.append(Unit(width, outputs, 2 if index == 0 else 1, rngs))
-                width = outputs
-        self.units = nnx.List(units)
+        self.units = units_of(config.units, config.widths, rngs)
+        *_, fine, middle, width = config.widths
         self.heads = nnx.List([Head(width, config.head_convs(code), rngs) for code in range(config.n_latent)])
-        *_, fine, middle, _ = config.widths
         self.lateral_middle = nnx.Conv(middle, width, (1, 1), rngs=rngs)
         self.lateral_fine = nnx.Conv(fine, width, (1, 1), rngs=rngs)
 

@@ -95,6 +95,16 @@ class Unit(nnx.Module):
         return x + y * gate[:, None, None, :]
 
 
+def units_of(counts: tuple[int, ...], widths: tuple[int, ...], rngs: nnx.Rngs) -> nnx.List:
+    """The units of an IR-SE network: of each stage its count, as wide as it says; the first one halves the resolution."""
+    units, inputs = [], widths[0]
+    for count, outputs in zip(counts, widths, strict=True):
+        for index in range(count):
+            units.append(Unit(inputs, outputs, 2 if index == 0 else 1, rngs))
+            inputs = outputs
+    return nnx.List(units)
+
+
 @jax.jit
 def run_unit(unit: Unit, x: jax.Array) -> jax.Array:
     """A unit that is not trained: those of one shape are traced once, and both images of a step alike."""
@@ -115,15 +125,10 @@ class Identity(nnx.Module):
         self.stem = conv_of(3, width, 3, 1, rngs)
         self.stem_norm = norm_of(width, rngs)
         self.stem_prelu = PReLU(width)
-        units = []
-        for count, outputs in zip(config.units, config.widths, strict=True):
-            for index in range(count):
-                units.append(Unit(width, outputs, 2 if index == 0 else 1, rngs))
-                width = outputs
-        self.units = nnx.List(units)
-        self.norm = norm_of(width, rngs)
+        self.units = units_of(config.units, config.widths, rngs)
+        self.norm = norm_of(config.widths[-1], rngs)
         grid = config.input_size // 2 ** len(config.units)
-        self.linear = nnx.Linear(grid * grid * width, config.embed_dim, rngs=rngs)
+        self.linear = nnx.Linear(grid * grid * config.widths[-1], config.embed_dim, rngs=rngs)
         self.linear_norm = norm_of(config.embed_dim, rngs)
 
     def embed(self, images: jax.Array, train: bool = False) -> jax.Array:

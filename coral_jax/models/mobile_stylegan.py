@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from coral_jax.models import ops
+from coral_jax.models import ops, stylegan2
 from coral_jax.models.generator import Generator, Layer
 
 
@@ -59,19 +59,12 @@ def _layers(config: MobileStyleGANConfig) -> tuple[Layer, ...]:
     return tuple(layers)
 
 
-class Mapping(nnx.Module):
-    """The mapping network: z [B, z_dim] -> w [B, w_dim]; StyleGAN2's, with its weights as they are used."""
+class Mapping(stylegan2.Mapping):
+    """StyleGAN2's mapping network, z [B, z_dim] -> w [B, w_dim], with its weights as they are used."""
 
     def __init__(self, config: MobileStyleGANConfig, rngs: nnx.Rngs):
         widths = [config.z_dim] + [config.w_dim] * config.mapping_layers
         self.layers = nnx.List([nnx.Linear(i, o, rngs=rngs) for i, o in zip(widths, widths[1:], strict=False)])
-
-    def __call__(self, z: jax.Array) -> jax.Array:
-        """Map z [B, z_dim] to w [B, w_dim]."""
-        x = ops.pixel_norm(z)
-        for layer in self.layers:
-            x = ops.leaky_relu(layer(x))
-        return x
 
 
 class MobileConv(nnx.Module):
