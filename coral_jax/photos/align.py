@@ -109,9 +109,10 @@ def _blurred(pixels: np.ndarray, deviation: float) -> np.ndarray:
     if times < 2:
         return gaussian_filter(pixels, deviation)
     height, width = pixels.shape
-    image = Image.fromarray(pixels).resize((round(width / times), round(height / times)), Image.Resampling.BOX)
-    image = Image.fromarray(gaussian_filter(np.asarray(image), deviation / times))
-    return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
+    size = round(width / times), round(height / times)
+    small = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
+    small = gaussian_filter(small, [deviation * size[1] / height, deviation * size[0] / width])
+    return np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.BILINEAR))
 
 
 class Box(NamedTuple):
