@@ -3,11 +3,13 @@
     python -m benchmarks.inversion --domain=toons --faces=64 --out=inversion.jsonl
     python -m benchmarks.inversion --domain=toons --faces=64 --edit=runs/surprised --out=inversion.jsonl
 
-Each rung sees the picture alone, in bytes; `encoder` is the mean face where a domain has none.  Without --edit: a row for each
-face, with identity (cosine), pixels (mean absolute error of 255), kept (share of the attributes that the judge still sees) and
-seconds.  With it: success and leak of the edit on inverted faces and, as the rung `faces`, on the faces themselves; also the
-means of these numbers, as inverted_identity and so on.  On `faces`, judges are networks that no loss has used; on toons, the
-identity network is the loss's own.
+Each rung sees the picture alone, in bytes.  Where a domain has no encoder, `encoder` is the mean face and `both` is
+`optimised`; `tuned` needs a --likeness above 0.5, at which the generator is tuned.
+
+Without --edit: a row for each face, with identity (cosine), pixels (mean absolute error of 255), kept (share of the attributes
+that the judge still sees) and seconds.  With it: success and leak of the edit on inverted faces and, as the rung `faces`, on
+the faces themselves; also the means of these numbers, as inverted_identity and so on.  On `faces`, judges are networks that no
+loss has used; on toons, the identity network is the loss's own.
 
 A row is written as soon as it is measured, and rows that are there are not measured again.  Inversions are kept beside --out,
 so that a stopped measurement goes on, and edits of the same faces share them.
@@ -170,6 +172,8 @@ def main() -> None:
         raise ValueError("no --out; type python -m benchmarks.inversion --domain=toons --out=inversion.jsonl")
     out = Path(_OUT.value)
     domain = load_domain(_DOMAIN.value, _WEIGHTS_DIR.value)
+    if "tuned" in _RUNGS.value and not effort_of(domain.generator, _LIKENESS.value).tuning.steps:
+        raise ValueError(f"--likeness={_LIKENESS.value:g} tunes nothing; give more than 0.5 for the rung tuned")
     there = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
     common = {"domain": domain.name, "fingerprint": domain.fingerprint[:12], "likeness": _LIKENESS.value}
     for rung in _RUNGS.value:
@@ -205,7 +209,7 @@ if __name__ == "__main__":
     _DOMAIN = flags.DEFINE_string("domain", "toons", "The domain.")
     _WEIGHTS_DIR = flags.DEFINE_string("weights_dir", None, "Folder of domains other than the embedded ones.")
     _FACES = flags.DEFINE_integer("faces", 64, "How many faces.")
-    _RUNGS = flags.DEFINE_list("rungs", list(RUNGS), f"Of {', '.join(RUNGS)}; with --edit also faces, not inverted at all.")
+    _RUNGS = flags.DEFINE_list("rungs", list(RUNGS[:-1]), f"Of {', '.join(RUNGS)}; with --edit also faces, not inverted.")
     _EDIT = flags.DEFINE_string("edit", None, "A finished run whose edit is measured on inverted faces.")
     _LIKENESS = flags.DEFINE_float("likeness", LIKENESS, "As of coral_jax.photo.")
     _BATCH = flags.DEFINE_integer("batch_size", 1, "How many pictures are inverted at once.")
