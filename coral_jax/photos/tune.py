@@ -52,7 +52,7 @@ def start(generator: Generator) -> State:
     """The state before step 0."""
     differences = {name: jnp.zeros_like(value) for name, value in _moving(generator).items()}
     opt_state = optax.scale_by_adam().init(differences)
-    return State(jnp.zeros((), jnp.int32), differences, opt_state, jnp.array(jnp.inf), differences)
+    return State(jnp.zeros((), jnp.int32), differences, opt_state, jnp.full((), jnp.inf, jnp.float32), differences)
 
 
 def tune(
