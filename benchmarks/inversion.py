@@ -3,15 +3,22 @@
     python -m benchmarks.inversion --domain=toons --faces=64 --out=inversion.jsonl
     python -m benchmarks.inversion --domain=toons --faces=64 --edit=runs/surprised --out=inversion.jsonl
 
-Each rung sees the picture alone, in bytes.  Without --edit: identity (cosine), pixels (mean absolute error of 255) and kept
-(share of the attributes that the judge still sees).  With it: success and leak of the edit on inverted faces and, as the rung
-`faces`, on the faces themselves.  On `faces`, judges are networks that no loss has used; on toons, the identity network is the
-loss's own.  A row is written as soon as it is measured, and rows that are there are not measured again.
+Each rung sees the picture alone, in bytes.  Where a domain has no encoder, `encoder` is the mean face and `both` is
+`optimised`; `tuned` needs a --likeness above 0.5, at which the generator is tuned.
+
+Without --edit: a row for each face, with identity (cosine), pixels (mean absolute error of 255), kept (share of the attributes
+that the judge still sees) and seconds.  With it: success and leak of the edit on inverted faces and, as the rung `faces`, on
+the faces themselves; also the means of these numbers, as inverted_identity and so on.  On `faces`, judges are networks that no
+loss has used; on toons, the identity network is the loss's own.
+
+A row is written as soon as it is measured, and rows that are there are not measured again.  Inversions are kept beside --out,
+so that a stopped measurement goes on, and edits of the same faces share them.
 """
 
+import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from coral_jax import commands
+from coral_jax import commands, weights
 from coral_jax.artifact import Edit, describe_edit, edit_folder, load_edit
 from coral_jax.domains import Domain, load_domain
 from coral_jax.figures import to_pixels
@@ -39,27 +46,58 @@ RUNGS = ("encoder", "optimised", "both", "tuned")
 
 
 class Inverted(NamedTuple):
-    """Codes [n_latent, w_dim], and what was added to the generator's weights."""
+    """Codes [n_latent, w_dim], what was added to the generator's weights, and the seconds that it took."""
 
     w_plus: np.ndarray
     tuned: dict[str, np.ndarray]
+    seconds: float
+
+
+class Ladder(NamedTuple):
+    """How faces are inverted: the rung, the setting of coral_jax.photo, how many at once, and where inversions are kept."""
+
+    rung: str
+    likeness: float
+    batch: int
+    kept: Path
+
+    def invert(self, domain: Domain, images: np.ndarray) -> list[Inverted]:
+        """Each of images [N, S, S, 3] in [-1, 1] inverted, or read where it is kept."""
+        about = f"{domain.fingerprint} {self.rung} {effort_of(domain.generator, self.likeness)}".encode()
+        digests = [hashlib.sha256(about + to_pixels(image).tobytes()).hexdigest() for image in images]
+        paths = [self.kept / f"{digest[:20]}.safetensors" for digest in digests]
+        missing = [row for row, path in enumerate(paths) if not path.exists()]
+        for start in range(0, len(missing), self.batch):
+            rows = missing[start : start + self.batch]
+            for row, one in zip(rows, inverted(domain, images[rows], self.rung, self.likeness), strict=True):
+                tensors = {"w_plus": one.w_plus} | {f"tuned.{name}": value for name, value in one.tuned.items()}
+                weights.save_tensors(paths[row], tensors, {"seconds": str(one.seconds)})
+        return [_read(path) for path in paths]
+
+
+def _read(path: Path) -> Inverted:
+    tensors, about = weights.load_tensors(path)
+    w_plus = tensors.pop("w_plus")
+    return Inverted(w_plus, {name.removeprefix("tuned."): value for name, value in tensors.items()}, float(about["seconds"]))
 
 
 def inverted(domain: Domain, images: np.ndarray, rung: str, likeness_: float) -> list[Inverted]:
     """Each of images [N, S, S, 3] in [-1, 1] inverted by one rung of the ladder."""
+    begun = time.perf_counter()
     generator, networks, prior = domain.generator, networks_of(domain), prior_of(domain.generator)
     effort = effort_of(generator, likeness_)
     state = invert.start(generator, prior, None if rung == "optimised" else domain.encoder(), images)
     if rung != "encoder":
         state = invert.invert(generator, prior, networks, images, state, effort.plan)
-    w_plus = np.asarray(invert.codes(state, prior))
-    if rung != "tuned":
-        return [Inverted(codes, {}) for codes in w_plus]
-    fresh = tune.start(generator)
-    return [
-        Inverted(codes, tune.tune(generator, prior, networks, image, codes, fresh, effort.tuning))
-        for image, codes in zip(images, w_plus, strict=True)
-    ]
+    w_plus, tuned = np.asarray(invert.codes(state, prior)), [{}] * len(images)
+    if rung == "tuned":
+        fresh = tune.start(generator)
+        tuned = [
+            tune.tune(generator, prior, networks, image, codes, fresh, effort.tuning)
+            for image, codes in zip(images, w_plus, strict=True)
+        ]
+    seconds = (time.perf_counter() - begun) / len(images)
+    return [Inverted(codes, differences, seconds) for codes, differences in zip(w_plus, tuned, strict=True)]
 
 
 def seen(generator: Generator, w_plus: np.ndarray) -> np.ndarray:
@@ -85,29 +123,28 @@ def compare(domain: Domain, images: np.ndarray, others: np.ndarray) -> dict[str,
     return {"identity": identity, "pixels": pixels, "kept": 1 - turned / np.maximum(certain, 1)}
 
 
-def reconstruct(domain: Domain, rung: str, seeds: list[int], likeness_: float) -> Iterator[dict]:
-    """A row for each seed's face."""
-    images = seen(domain.generator, w_plus_of_seeds(domain.generator, seeds, domain.settings["truncation"]))
-    begun = time.perf_counter()
-    found = inverted(domain, images, rung, likeness_)
-    seconds = (time.perf_counter() - begun) / len(seeds)
-    others = np.concatenate([seen(with_differences(domain.generator, one.tuned), one.w_plus[None]) for one in found])
-    values = compare(domain, images, others)
-    for row, seed in enumerate(seeds):
-        yield {"seed": seed, "seconds": seconds} | {name: float(value[row]) for name, value in values.items()}
+def reconstruct(domain: Domain, ladder: Ladder, images: np.ndarray) -> list[dict[str, float]]:
+    """identity, pixels, kept and seconds of the inversion of each of images [N, S, S, 3]."""
+    found = ladder.invert(domain, images)
+    others = [seen(with_differences(domain.generator, one.tuned), one.w_plus[None]) for one in found]
+    values = compare(domain, images, np.concatenate(others)) | {"seconds": np.array([one.seconds for one in found])}
+    return [{name: float(value[row]) for name, value in values.items()} for row in range(len(images))]
 
 
-def editing(edit: Edit, rung: str, likeness_: float) -> Callable[[np.ndarray], tuple]:
-    """The edit of faces w_plus, or of what a rung makes of their pictures: (original, edited, masks)."""
-    if rung == "faces":
+def editing(edit: Edit, ladder: Ladder, compared: list[dict[str, float]]) -> Callable[[np.ndarray], tuple]:
+    """The edit of faces w_plus, or of what a rung makes of their pictures: (original, edited, masks).
+
+    How like the pictures the inversions are is added to `compared`.
+    """
+    if ladder.rung == "faces":
         return edit.apply
 
     def of_inverted(w_plus: np.ndarray) -> tuple:
         images, parts = seen(edit.domain.generator, np.asarray(w_plus)), []
-        for start in range(0, len(images), _BATCH.value):
-            for one in inverted(edit.domain, images[start : start + _BATCH.value], rung, likeness_):
-                generator = with_differences(edit.domain.generator, one.tuned)
-                parts.append(jax.device_get(edit.drawn_by(generator).draw(one.w_plus[None])))
+        compared.extend(reconstruct(edit.domain, ladder, images))
+        for one in ladder.invert(edit.domain, images):
+            generator = with_differences(edit.domain.generator, one.tuned)
+            parts.append(jax.device_get(edit.drawn_by(generator).draw(one.w_plus[None])))
         return jax.tree.map(lambda *x: np.concatenate(x), *parts)
 
     return of_inverted
@@ -119,12 +156,14 @@ def named(run: str) -> dict[str, str]:
     return {name: description[name] for name in ("prompt", "method", "weights_sha256")}
 
 
-def measured(domain: Domain, edit: Edit, rung: str, likeness_: float, faces: int) -> dict[str, float]:
+def measured(domain: Domain, edit: Edit, ladder: Ladder, faces: int) -> dict[str, float]:
     """Metrics of an edit of faces that a rung inverted; ValueError for a prompt that the domain cannot judge."""
-    found = domain.truth.measure(domain, edit.prompt, editing(edit, rung, likeness_), faces)
+    compared = []
+    found = domain.truth.measure(domain, edit.prompt, editing(edit, ladder, compared), faces)
     if found is None:
         raise ValueError(f"nothing judges {edit.prompt!r} on {domain.name}; give an edit whose prompt names attributes of it")
-    return {name: value for name, value in found.items() if isinstance(value, float)}
+    means = {f"inverted_{name}": float(np.mean([one[name] for one in compared])) for name in (compared or [{}])[0]}
+    return {name: value for name, value in found.items() if isinstance(value, float)} | means
 
 
 def main() -> None:
@@ -133,23 +172,27 @@ def main() -> None:
         raise ValueError("no --out; type python -m benchmarks.inversion --domain=toons --out=inversion.jsonl")
     out = Path(_OUT.value)
     domain = load_domain(_DOMAIN.value, _WEIGHTS_DIR.value)
+    if "tuned" in _RUNGS.value and not effort_of(domain.generator, _LIKENESS.value).tuning.steps:
+        raise ValueError(f"--likeness={_LIKENESS.value:g} tunes nothing; give more than 0.5 for the rung tuned")
     there = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
-    common = {"domain": domain.name, "likeness": _LIKENESS.value}
+    common = {"domain": domain.name, "fingerprint": domain.fingerprint[:12], "likeness": _LIKENESS.value}
     for rung in _RUNGS.value:
-        about = common | {"rung": rung}
+        about, ladder = common | {"rung": rung}, Ladder(rung, _LIKENESS.value, _BATCH.value, out.with_suffix(""))
         if _EDIT.value:
             about |= named(_EDIT.value) | {"faces": _FACES.value}
             if not any(about.items() <= row.items() for row in there):
                 edit = load_edit(_EDIT.value, _WEIGHTS_DIR.value)
-                _append(out, about | measured(domain, edit, rung, _LIKENESS.value, _FACES.value))
+                _append(out, about | measured(domain, edit, ladder, _FACES.value))
             continue
         if rung == "faces":
             continue
         done = {row.get("seed") for row in there if about.items() <= row.items()}
         seeds = [seed for seed in range(SEED, SEED + _FACES.value) if seed not in done]
         for start in range(0, len(seeds), _BATCH.value):
-            for row in reconstruct(domain, rung, seeds[start : start + _BATCH.value], _LIKENESS.value):
-                _append(out, about | row)
+            some = seeds[start : start + _BATCH.value]
+            images = seen(domain.generator, w_plus_of_seeds(domain.generator, some, domain.settings["truncation"]))
+            for seed, row in zip(some, reconstruct(domain, ladder, images), strict=True):
+                _append(out, about | {"seed": seed} | row)
 
 
 def _append(out: Path, row: dict) -> None:
@@ -166,7 +209,7 @@ if __name__ == "__main__":
     _DOMAIN = flags.DEFINE_string("domain", "toons", "The domain.")
     _WEIGHTS_DIR = flags.DEFINE_string("weights_dir", None, "Folder of domains other than the embedded ones.")
     _FACES = flags.DEFINE_integer("faces", 64, "How many faces.")
-    _RUNGS = flags.DEFINE_list("rungs", list(RUNGS), f"Of {', '.join(RUNGS)}; with --edit also faces, not inverted at all.")
+    _RUNGS = flags.DEFINE_list("rungs", list(RUNGS[:-1]), f"Of {', '.join(RUNGS)}; with --edit also faces, not inverted.")
     _EDIT = flags.DEFINE_string("edit", None, "A finished run whose edit is measured on inverted faces.")
     _LIKENESS = flags.DEFINE_float("likeness", LIKENESS, "As of coral_jax.photo.")
     _BATCH = flags.DEFINE_integer("batch_size", 1, "How many pictures are inverted at once.")

@@ -7,17 +7,14 @@ are published (the text tower's vocabulary is the toons'), then runs each comman
 table.json and table.md.  Needs pip install -e ".[convert]".
 """
 
-import os
 import shutil
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 from absl import flags
 
 from benchmarks.networks import ffhq_config, random_network
+from benchmarks.process import measured
 from converters import clip, engine, export, identity
 from coral_jax import commands
 from coral_jax.domains import EMBEDDED
@@ -47,16 +44,6 @@ def make_checkpoints(folder: Path, size: int) -> None:
     save("ViT-B-32.pt", engine.extract(random_network(CLIP, config), clip.table(config)), np.float16)
     faces = IdentityConfig()
     save("model_ir_se50.pth", engine.extract(random_network(Identity, faces), identity.table(faces)), np.float32)
-
-
-def measured(arguments: list[str]) -> dict[str, float]:
-    """Run `python ARGUMENTS`: its wall time in seconds and the peak of its memory in GB; RuntimeError if it fails."""
-    begun = time.monotonic()
-    process = subprocess.Popen([sys.executable, *arguments])
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise RuntimeError(f"python {' '.join(arguments)} failed")
-    return {"seconds": time.monotonic() - begun, "peak_gb": usage.ru_maxrss * 1024 / 1e9}
 
 
 def main() -> None:

@@ -5,9 +5,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.ndimage import gaussian_filter
 
 from coral_jax import weights
-from coral_jax.photos.align import Box, Square, aligned, box_around, mapped_back, square_of, square_of_points
+from coral_jax.photos.align import (
+    Box,
+    Square,
+    _blurred,
+    aligned,
+    box_around,
+    mapped_back,
+    square_of,
+    square_of_points,
+)
 
 DATA = Path(__file__).parent / "data"
 
@@ -33,6 +43,15 @@ def test_faces_are_aligned_as_ffhq_is(golden, picture, case):
     found = aligned(picture, square_of_dlib(golden[f"landmarks_{case}"]), 256)
     assert found.shape == (256, 256, 3) and found.dtype == np.uint8
     assert np.abs(found[::4, ::4].astype(int) - golden[f"aligned_{case}"]).max() <= 2
+
+
+def test_a_wide_blur_is_made_of_a_smaller_picture():
+    rng = np.random.default_rng(0)
+    pixels = np.asarray(Image.fromarray(rng.uniform(0, 255, (8, 10)).astype(np.float32)).resize((500, 400)))
+    narrow, wide = (_blurred(pixels, deviation) for deviation in (8.0, 50.0))
+    np.testing.assert_array_equal(narrow, gaussian_filter(pixels, 8.0))
+    np.testing.assert_allclose(wide, gaussian_filter(pixels, 50.0), atol=0.2)
+    assert np.abs(wide - pixels).max() > 20
 
 
 def test_mediapipes_points_give_the_square_of_eyes_and_mouth():

@@ -184,7 +184,9 @@ def test_progress_counts_megabytes_and_ends_its_line():
 
 def test_the_packages_manifest_holds_together():
     entries = manifest.load()
-    assert list(entries) == ["ffhq", "ffhq-512", "ffhq-256", "faces", "faces-clip", "cars", "cats", "metfaces", "landmarker"]
+    assert list(entries) == [
+        "ffhq", "ffhq-e4e", "ffhq-512", "ffhq-256", "faces", "faces-clip", "cars", "cats", "metfaces", "landmarker",
+    ]  # fmt: skip
     listed = "\n".join(manifest.listing(entries))
     for entry in entries.values():
         template = TEMPLATES[entry.template] if entry.template else None

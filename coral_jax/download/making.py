@@ -19,7 +19,8 @@ from coral_jax.download.sources import link
 from coral_jax.download.store import Store, Unavailable
 from coral_jax.runtime.files import read_json, write_json
 
-CONVERTERS = {"generator": "stylegan2", "clip": "clip", "identity": "identity"}  # of converters/, where a file says none
+# Of converters/, where a file says none.
+CONVERTERS = {"generator": "stylegan2", "clip": "clip", "identity": "identity", "encoder": "encoder"}
 MODULES = (*CONVERTERS.values(), "mobilestylegan", "domain")
 
 
@@ -165,7 +166,7 @@ def _domain(entry: Entry, made: dict[str, Converted], weights_dir: str | None, c
     paths = {kind: network.path for kind, network in made.items()}
     return converter.make_domain(
         entry.name, paths["generator"], paths["clip"], paths.get("identity"), template=entry.template,
-        subject=entry.subject, segmenter_fit=True, weights_dir=weights_dir, origins=origins,
+        subject=entry.subject, segmenter_fit=True, encoder=paths.get("encoder"), weights_dir=weights_dir, origins=origins,
     )  # fmt: skip
 
 

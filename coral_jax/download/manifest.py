@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from coral_jax.runtime.errors import nearest
 
 MANIFEST = Path(__file__).with_name("manifest.toml")
-KINDS = ("generator", "clip", "identity")  # of a domain's networks; identity may be left out
+KINDS = ("generator", "clip", "identity", "encoder")  # of a domain's networks; the last two may be left out
 
 
 @dataclass(frozen=True)

@@ -48,9 +48,9 @@ class State(NamedTuple):
     offsets: jax.Array
     opt_state: optax.OptState
 
-    def rows(self, rows: slice | list[int]) -> "State":
+    def rows(self, rows: list[int]) -> "State":
         """Some of the pictures."""
-        return jax.tree.map(lambda leaf: leaf[jnp.asarray(rows)] if isinstance(rows, list) else leaf[rows], self)
+        return jax.tree.map(lambda leaf: leaf[jnp.asarray(rows)], self)
 
 
 def small_generator(generator: Generator) -> Generator:
@@ -85,10 +85,8 @@ def invert(
     after: Callable[[int, State, float], None] = lambda step, state, value: None,
 ) -> State:
     """All steps that are left for images [B, S, S, 3] in [-1, 1], whose states are at one step; `after` follows each."""
-    seen = _look(networks, jnp.asarray(images))
-    small = small_generator(generator)
-    begun = int(state.step[0])
-    for step in range(begun, plan.steps):
+    seen, small = _look(networks, jnp.asarray(images)), small_generator(generator)
+    for step in range(int(state.step[0]), plan.steps):
         drawing = small if step < plan.small else generator
         state, value = _step(drawing, prior, networks, seen, state, plan)
         after(step + 1, state, value)
@@ -117,9 +115,8 @@ def _step(
     moving = state.v, state.offsets
     gradients, unlike = jax.grad(_loss, has_aux=True)(moving, generator, prior, networks, seen, plan)
     (of_v, of_offsets), opt_state = jax.vmap(_adam().update)(gradients, state.opt_state)
-    steps = plan.small + plan.whole
-    rate = plan.rate * (0.05 + 0.475 * (1 + jnp.cos(jnp.pi * state.step / steps)))
-    offsets_rate = jnp.where(state.step >= _WARM * steps, rate, 0.0)
+    rate = plan.rate * (0.05 + 0.475 * (1 + jnp.cos(jnp.pi * state.step / plan.steps)))
+    offsets_rate = jnp.where(state.step >= _WARM * plan.steps, rate, 0.0)
     v = state.v - rate[:, None] * of_v
     offsets = state.offsets - offsets_rate[:, None, None] * of_offsets
     return State(state.step + 1, v, offsets, opt_state), unlike

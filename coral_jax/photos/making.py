@@ -29,6 +29,7 @@ from coral_jax.runtime.progress import Progress
 
 LIKENESS = 0.5  # of --likeness, where nothing is said
 _TUNED = 60  # steps of tuning at a likeness of 1; up to 0.5, there are none
+_TUNING_RATE = 2e-3  # on faces, some 12 steps make the picture worse before it becomes better; a smaller one is not measured
 _KEEP_SECONDS = 15.0
 _INVERTING, _TUNING = "unfinished_codes.safetensors", "unfinished_weights.safetensors"
 
@@ -52,7 +53,7 @@ def effort_of(generator: Generator, likeness: float) -> Effort:
     looser = 10 ** (1 - 2 * likeness)  # 10 ... 0.1
     small, whole = (0, 80) if generator.size <= 2 * invert.SMALL else (60, 40)
     tuned = round(_TUNED * max(0.0, 2 * likeness - 1))
-    return Effort(invert.Plan(small, whole, 0.05, 0.02 * looser, 0.2 * looser), tune.Tuning(tuned, 0.002, 2.0))
+    return Effort(invert.Plan(small, whole, 0.05, 0.02 * looser, 0.2 * looser), tune.Tuning(tuned, _TUNING_RATE, 2.0))
 
 
 def make_photos(domain: Domain, sources: Sequence[Source], locate: Locate, likeness: float, batch: int = 1) -> None:
@@ -128,25 +129,29 @@ class _Maker:
 
     def _inverted(self, batch: Sequence[Source], images: np.ndarray) -> dict[int, np.ndarray]:
         """w_plus [n_latent, w_dim] of each picture; those that were stopped at one step go on together."""
-        plan, found = self.effort.plan, {}
+        found = {}
         fresh = invert.start(self.generator, self.prior, self.encoder, images)
         states = [load_state(source.folder / _INVERTING, fresh.rows([i]), self.about) for i, source in enumerate(batch)]
         steps = [int(state.step[0]) for state in states]
         for step in sorted(set(steps)):
             rows = [row for row, other in enumerate(steps) if other == step]
-            kept = _Timer()
-
-            def after(step: int, state: invert.State, value: jax.Array, rows: list[int] = rows, kept: _Timer = kept) -> None:
-                self._show(len(rows) * step, value)
-                if kept.passed() or step == plan.steps:
-                    for place, row in enumerate(rows):
-                        save_state(batch[row].folder / _INVERTING, state.rows([place]), self.about)
-
             state = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *(states[row] for row in rows))
-            state = invert.invert(self.generator, self.prior, self.networks, images[rows], state, plan, after)
-            self.done += len(rows) * plan.steps
-            found |= dict(zip(rows, np.asarray(invert.codes(state, self.prior)), strict=True))
+            found |= dict(zip(rows, self._together([batch[row] for row in rows], images[rows], state), strict=True))
         return found
+
+    def _together(self, batch: Sequence[Source], images: np.ndarray, state: invert.State) -> np.ndarray:
+        """w_plus [B, n_latent, w_dim] of pictures whose inversions are at one step."""
+        plan, kept = self.effort.plan, _Timer()
+
+        def after(step: int, state: invert.State, value: jax.Array) -> None:
+            self._show(len(batch) * step, value)
+            if kept.passed() or step == plan.steps:
+                for row, source in enumerate(batch):
+                    save_state(source.folder / _INVERTING, state.rows([row]), self.about)
+
+        state = invert.invert(self.generator, self.prior, self.networks, images, state, plan, after)
+        self.done += len(batch) * plan.steps
+        return np.asarray(invert.codes(state, self.prior))
 
     def _tuned(self, source: Source, image: np.ndarray, w_plus: np.ndarray) -> dict[str, np.ndarray]:
         """What tuning adds to the generator's weights."""

@@ -1,7 +1,8 @@
 """Pivotal tuning (Roich et al. 2021): a generator moved a little, so that it draws a given picture of the codes found for it.
 
 Its convolutions move, at a small rate and for few steps, and pictures of other codes nearby are kept as they were: an edit
-goes to such codes.  What has moved is kept as differences, in float16.
+goes to such codes.  The best of all steps counts, the untouched generator among them.  What has moved is kept as differences,
+in float16.
 """
 
 import re
@@ -38,17 +39,20 @@ class Tuning(NamedTuple):
 
 
 class State(NamedTuple):
-    """A tuning on its way: step, what was added to the weights, Adam's state."""
+    """A tuning on its way: step, what was added to the weights, Adam's state; the least loss so far, and what gave it."""
 
     step: jax.Array
     differences: Weights
     opt_state: optax.OptState
+    least: jax.Array
+    best: Weights
 
 
 def start(generator: Generator) -> State:
     """The state before step 0."""
     differences = {name: jnp.zeros_like(value) for name, value in _moving(generator).items()}
-    return State(jnp.zeros((), jnp.int32), differences, optax.scale_by_adam().init(differences))
+    opt_state = optax.scale_by_adam().init(differences)
+    return State(jnp.zeros((), jnp.int32), differences, opt_state, jnp.full((), jnp.inf, jnp.float32), differences)
 
 
 def tune(
@@ -70,7 +74,7 @@ def tune(
     for step in range(int(state.step), tuning.steps):
         state, value = _step(generator, prior, networks, seen, target, w_plus, state, tuning)
         after(step + 1, state, value)
-    return {name: np.asarray(value, np.float16) for name, value in state.differences.items()}
+    return {name: np.asarray(value, np.float16) for name, value in state.best.items()}
 
 
 def _moving(generator: Generator) -> Weights:
@@ -109,15 +113,16 @@ def _step(
 ) -> tuple[State, jax.Array]:
     away = jax.random.normal(jax.random.fold_in(key_of(0), state.step), (1, 1, w_plus.shape[-1]))
     other = w_plus + _NEAR * away @ prior.axes
-    gradients, unlike = jax.grad(_loss, has_aux=True)(
+    (loss, unlike), gradients = jax.value_and_grad(_loss, has_aux=True)(
         state.differences, generator, networks, seen, target, w_plus, other, tuning.keep
     )
+    best = jax.tree.map(lambda new, old: jnp.where(loss < state.least, new, old), state.differences, state.best)
     updates, opt_state = optax.scale_by_adam().update(gradients, state.opt_state)
     rate = tuning.rate * (0.1 + 0.45 * (1 + jnp.cos(jnp.pi * state.step / tuning.steps)))
     # In units of each weight's size: kernels are stored as they are used, at very different scales.
     sizes = {name: jnp.sqrt(jnp.mean(jnp.square(value)) + 1e-12) for name, value in _moving(generator).items()}
     moved = {name: value - rate * sizes[name] * updates[name] for name, value in state.differences.items()}
-    return State(state.step + 1, moved, opt_state), unlike
+    return State(state.step + 1, moved, opt_state, jnp.minimum(loss, state.least), best), unlike
 
 
 _look = jit(look)
