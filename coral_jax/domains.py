@@ -59,7 +59,10 @@ _OPTIONAL = {"classifier": str | None, "settings": dict, "sources": dict, "conte
 
 @dataclass(frozen=True)
 class Domain:
-    """A generator and its networks; `settings` are its defaults, `fingerprint` says which weights these are."""
+    """A generator and its networks; `settings` are its defaults.
+
+    `fingerprint` says which weights these are, `generator_fingerprint` which faces it draws.
+    """
 
     name: str
     folder: Path
@@ -71,6 +74,7 @@ class Domain:
     tokenizer: Tokenizer
     settings: dict
     fingerprint: str
+    generator_fingerprint: str
     classifier_file: str | None
     subject: str = "face"
     direction_faces: int | None = None
@@ -200,6 +204,7 @@ def load_domain(name: str, weights_dir: str | os.PathLike | None = None) -> Doma
         tokenizer=Tokenizer(folder / description["tokenizer"], description["context"]),
         settings=description.get("settings", {}),
         fingerprint=_fingerprint(prints),
+        generator_fingerprint=prints[description["generator"]],
         classifier_file=description.get("classifier"),
         subject=description.get("subject", "face"),
         direction_faces=description.get("direction_faces"),

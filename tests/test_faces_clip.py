@@ -92,9 +92,8 @@ def tokenizer(tmp_path_factory):
 
 def test_a_stopped_training_continues_as_if_it_had_not_stopped(tokenizer, tmp_path, monkeypatch):
     faces, whole = _faces(8), train_clip.batch
-    monkeypatch.setattr(train_clip, "config", lambda _: TINY)
     monkeypatch.setattr(train_clip, "_SAVED", 1)
-    arguments = (faces, tokenizer, tmp_path / "a", 3, 3, 1e-2)
+    arguments = (TINY, faces, tokenizer, tmp_path / "a", 3, 3, 1e-2)
     want = train_clip.train(*arguments)
 
     def stops(faces: Prepared, tokenizer: Tokenizer, step: int) -> tuple:
@@ -102,7 +101,7 @@ def test_a_stopped_training_continues_as_if_it_had_not_stopped(tokenizer, tmp_pa
             raise KeyboardInterrupt
         return whole(faces, tokenizer, step)
 
-    arguments = (*arguments[:2], tmp_path / "b", *arguments[3:])
+    arguments = (*arguments[:3], tmp_path / "b", *arguments[4:])
     monkeypatch.setattr(train_clip, "batch", stops)
     with pytest.raises(KeyboardInterrupt):
         train_clip.train(*arguments)

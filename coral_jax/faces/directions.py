@@ -7,7 +7,7 @@ from coral_jax.faces.labels import Measures, hsv
 #: what is made, and its share of the moved faces: most of it is rare among plain ones
 SHARES = {
     "old": 2, "child": 1, "man": 1, "woman": 1, "sad": 3, "surprised": 3, "angry": 1, "happy": 1, "serious": 1, "open": 3,
-    "closed": 3, "glasses": 1, "sunglasses": 3, "hat": 3, "beard": 3, "bald": 3, "long": 1, "bangs": 2, "blond": 1, "grey": 2,
+    "closed": 8, "glasses": 4, "sunglasses": 3, "hat": 5, "beard": 3, "bald": 3, "long": 1, "bangs": 2, "blond": 1, "grey": 2,
     "red": 2,
 }  # fmt: skip
 UNITS = (3.5, 8.5)  # how far, in w; the distance of two faces is about 11

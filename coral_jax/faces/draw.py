@@ -1,11 +1,12 @@
 """Draws a pool of faces, and writes down what the critics see in them.
 
     python -m coral_jax.faces.draw --folder=faces_training --generator=generator.safetensors --name=plain --count=320
-    python -m coral_jax.faces.draw --folder=faces_training --generator=generator.safetensors --name=moved --count=280
+    python -m coral_jax.faces.draw --folder=faces_training --generator=generator.safetensors --name=moved --count=440
 
 `plain` faces are drawn with psi from 0.5 to 1.  `moved` ones start with psi of at most 0.75 and move along directions of w on
 which a critic's score rises (`directions`): they show what is rare, and what lies beyond ordinary faces, as edits do.
-`held_out` faces are plain ones that train nothing.  A stopped run continues with the part that it was at.
+`held_out` faces are plain ones that train nothing, and `held_out_moved` moved ones.  A stopped run continues with the part
+that it was at.
 """
 
 from pathlib import Path
@@ -21,8 +22,8 @@ from coral_jax.faces import critics, directions, labels, pool
 from coral_jax.faces.critics import Critics
 from coral_jax.models.generator import Generator
 
-SEEDS = {"plain": 1801, "moved": 1802, "held_out": 1803}
-PSI = {"plain": (0.5, 1.0), "moved": (0.5, 0.75), "held_out": (0.5, 1.0)}
+SEEDS = {"plain": 1801, "moved": 1802, "held_out": 1803, "held_out_moved": 1804}
+PLAIN_PSI, MOVED_PSI = (0.5, 1.0), (0.5, 0.75)
 _PART = 40  # faces a file
 FITTED = 320  # plain faces that the directions are fitted to
 
@@ -85,8 +86,9 @@ def main(_: list[str]) -> None:
     logging.set_verbosity(logging.INFO)
     folder, name = Path(_FOLDER.value), _NAME.value
     generator = weights.load(_GENERATOR.value)
-    w = random_codes(generator, _COUNT.value, SEEDS[name], PSI[name])
-    if name == "moved":
+    is_moved = name.endswith("moved")
+    w = random_codes(generator, _COUNT.value, SEEDS[name], MOVED_PSI if is_moved else PLAIN_PSI)
+    if is_moved:
         plain = pool.load(folder, "plain").rows(slice(FITTED))
         w = directions.moved(w, directions.fit(plain.w, labels.measures(plain)), SEEDS[name])
     draw_pool(folder, name, generator, critics.load(folder), w)

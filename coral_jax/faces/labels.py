@@ -143,7 +143,7 @@ def _expressions(m: Measures, put: Put) -> None:
     put("surprised", m["surprised"] > 0.5, m["surprised"] < 0.03)
     put("mouth_open", m["gap"] > 11, m["gap"] < 3)
     sees = m["share_glasses"] < 0.001
-    put("eyes_closed", sees & (m["eye_height"] < 5), sees & (m["eye_height"] > 8))
+    put("eyes_closed", sees & (m["bangs"] < 0.7) & (m["eye_height"] < 2), sees & (m["eye_height"] > 6))  # between: squinting
 
 
 def _people(m: Measures, put: Put) -> None:

@@ -39,7 +39,7 @@ def joined(pools: list[Pool]) -> Pool:
 
 def load(folder: Path, name: str) -> Pool:
     """The parts of a pool that are on disk; ValueError if there are none."""
-    files = sorted((Path(folder) / "pool").glob(f"{name}_*.safetensors"))
+    files = sorted((Path(folder) / "pool").glob(f"{name}_[0-9]*.safetensors"))
     if not files:
         raise ValueError(f"{folder} has no pool {name!r}; draw it with python -m coral_jax.faces.draw --name={name}")
     return joined([Pool(**weights.load_tensors(file)[0]) for file in files])

@@ -8,9 +8,11 @@ are left out.  A stopped run continues from its last checkpoint; the result is t
 """
 
 import functools
+import itertools
 import json
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
@@ -31,17 +33,17 @@ from coral_jax.tokenizer import Tokenizer
 from coral_jax.worlds.contrastive import Probed, adversarial, pairs_loss
 from coral_jax.worlds.fitting import fresh
 
-SIZE = 96  # px that the image tower reads
+SIZE = 128  # px that the image tower reads: as many as the losses of an edit see
 CONTEXT = 32
 _TOKENS = 24  # the longest caption has fewer
 _BATCH, _CAPTIONS = 32, 24  # captions besides one of each attribute
-_RADIUS = 2.5  # of adversarial changes, Euclidean
+_RADIUS = 3.3  # of adversarial changes, Euclidean
 _SAVED = 50  # steps between checkpoints
 _HELD_OUT = 6  # every sixth face trains nothing
 
 
 def config(vocab_size: int) -> CLIPConfig:
-    """The CLIP of faces: four convolutions and a flat layer over 6 x 6 positions; a text tower of one block."""
+    """The CLIP of faces: four convolutions and a flat layer over 8 x 8 positions; a text tower of one block."""
     return CLIPConfig(
         image_size=SIZE, patch_size=16, vision_width=256, vision_layers=0, vision_heads=1, vision_convs=(32, 64, 96, 128),
         text_width=96, text_layers=1, text_heads=2, embed_dim=128, context=CONTEXT, vocab_size=vocab_size,
@@ -118,18 +120,21 @@ def batch(faces: Prepared, tokenizer: Tokenizer, step: int) -> tuple:
 
 
 def batches(faces: Prepared, tokenizer: Tokenizer, first: int) -> Iterator[tuple]:
-    """The batches from step `first` on: each is drawn from its step alone, so that a run can continue."""
-    step = first
-    while True:
-        yield batch(faces, tokenizer, step)
-        step += 1
+    """The batches from step `first` on, made beside the training; each depends on its step alone, so a run can continue."""
+    with ThreadPoolExecutor(1) as beside:
+        coming = beside.submit(batch, faces, tokenizer, first)
+        for step in itertools.count(first + 1):
+            made, coming = coming.result(), beside.submit(batch, faces, tokenizer, step)
+            yield made
 
 
-def train(faces: Prepared, tokenizer: Tokenizer, folder: Path, steps: int, hard_from: int, rate: float) -> CLIP:
+def train(
+    described: CLIPConfig, faces: Prepared, tokenizer: Tokenizer, folder: Path, steps: int, hard_from: int, rate: float
+) -> CLIP:
     """Adam with warm-up and cosine decay; from step `hard_from` on, on adversarial images."""
     schedule = optax.warmup_cosine_decay_schedule(0.0, rate, min(50, steps // 4), steps, rate / 50)
     optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, b2=0.99, weight_decay=0.02))
-    trainee = Probed(fresh(CLIP, config(tokenizer.vocab_size)), len(VOCABULARY), nnx.Rngs(1))
+    trainee = Probed(fresh(CLIP, described), len(VOCABULARY), nnx.Rngs(1))
     state, first = _resumed(folder / "clip_checkpoint.safetensors", (trainee, optimiser.init(trainee)))
     trainee, state = state
 
@@ -217,7 +222,7 @@ def main(_: list[str]) -> None:
     faces, held_out = load_faces(folder)
     counts = dict(zip(VOCABULARY, (faces.true & faces.known).sum(axis=0).tolist(), strict=True))
     logging.info("%d faces, %d held out; %s", len(faces.images), len(held_out.images), counts)
-    clip = train(faces, tokenizer, folder, _STEPS.value, _HARD_FROM.value, _RATE.value)
+    clip = train(config(tokenizer.vocab_size), faces, tokenizer, folder, _STEPS.value, _HARD_FROM.value, _RATE.value)
     weights.save(folder / "clip.safetensors", clip, np.float16)
     measure(weights.load(folder / "clip.safetensors"), tokenizer, held_out, folder / "clip.json")
 
@@ -225,6 +230,6 @@ def main(_: list[str]) -> None:
 if __name__ == "__main__":
     _FOLDER = flags.DEFINE_string("folder", "faces_training", "where packages, pools and results are kept")
     _STEPS = flags.DEFINE_integer("steps", 1800, "optimiser steps")
-    _HARD_FROM = flags.DEFINE_integer("hard_from", 1450, "the step from which images are adversarial")
+    _HARD_FROM = flags.DEFINE_integer("hard_from", 1200, "the step from which images are adversarial")
     _RATE = flags.DEFINE_float("rate", 2e-3, "highest learning rate")
     app.run(main)

@@ -179,7 +179,7 @@ def measure(
 def _eight_faces(domain: Domain, seed: int) -> tuple[np.ndarray, Seen]:
     """Codes and what the judges see of the faces of eight seeds; from the disk where they were looked at before."""
     truncation = domain.settings["truncation"]
-    name = f"{domain.name}_{domain.fingerprint[:12]}_{truncation:g}_{FORMAT}_{seed}.safetensors"
+    name = f"{domain.name}_{domain.generator_fingerprint[:12]}_{truncation:g}_{FORMAT}_{seed}.safetensors"
     file = domain.folder.parent / "judges" / name
     if not file.exists():
         w_plus = w_plus_of_seeds(domain.generator, list(range(seed, seed + BATCH)), truncation)
