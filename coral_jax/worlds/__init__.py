@@ -1,1 +1,1 @@
-"""What the domains that were trained here share: the grammar of their captions, and the losses of their CLIPs, their command line."""
+"""What the domains that were trained here share: the grammar of captions, losses of CLIPs, how trainings start and run."""
