@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
-from e4e import COMPARED, SMALL, checkpoint, rule_tensor
+from e4e import COMPARED, SMALL, checkpoint, golden_tensor
 from flax import nnx
 
 from converters import encoder
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("quick")
 
 def test_e4e_and_psp_convert_and_encode_as_published():
     shapes = json.loads((DATA / "e4e_keys.json").read_text())
-    state = {name: rule_tensor(name, tuple(shape)) for name, shape in shapes.items()}
+    state = {name: golden_tensor(name, tuple(shape)) for name, shape in shapes.items()}
     content = {"state_dict": state, "latent_avg": np.zeros((10, 512), np.float32)}
     image = np.random.default_rng(8).uniform(-1, 1, (1, 3, 256, 256)).astype(np.float32).transpose(0, 2, 3, 1)
     golden, _ = weights.load_tensors(DATA / "e4e_rule.safetensors")
