@@ -1,4 +1,4 @@
-"""Networks that trained nothing of the domain `faces`, and measure edits of it: for evaluation only.
+"""Networks that measure edits of the domain `faces`; all but the parser had no part in its training.
 
 BiSeNet's parser, faceres' age and gender, mobileface's identity and MediaPipe's landmarks with blendshapes.  All of them see
 the same pictures: [B, S, S, 3] in [-1, 1], of faces aligned as FFHQ's, of any size S (1024 is what the domain draws).
