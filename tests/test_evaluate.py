@@ -272,7 +272,7 @@ def test_no_edit_changes_nothing(domain, weights_dir, trained, tmp_path):
     for name, value in (("clip_gain", 0), ("changed", 0), ("identity", 1), ("clip_fd", 0), ("clip_kd", 0)):
         assert found[name]["value"] == pytest.approx(value, abs=1e-4), name
     assert "outside_mask" not in found and "mean_layer" not in found  # masks of one are none
-    for name in ("evaluation.json", "samples.safetensors"):
+    for name in ("evaluation.json", "samples.safetensors", "resamples.safetensors"):
         (trained.folder / name).unlink()
 
 

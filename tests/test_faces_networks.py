@@ -21,7 +21,7 @@ CHANNELS = {9: (64, 512), 11: (128, 256)}  # of MobileStyleGAN-FFHQ's layers tha
 def test_the_description_is_complete_but_for_the_generator(tmp_path):
     names = {path.name for path in FOLDER.iterdir()}
     description = json.loads((FOLDER / "domain.json").read_text())
-    assert {"LICENSE", "clip.json", *domains._frozen_files(description)} - {"generator.safetensors"} <= names
+    assert {"LICENSE", "clip_held_out.json", *domains._frozen_files(description)} - {"generator.safetensors"} <= names
     for name in names | {"generator.safetensors"}:  # the program reads it once a generator lies there
         (tmp_path / name).write_bytes((FOLDER / name).read_bytes() if name in names else b"")
     assert domains._read_description(tmp_path) == description
@@ -56,10 +56,10 @@ def test_synonyms_are_nearer_to_one_another_than_to_other_words(clip, tokenizer)
 
 
 def test_every_word_of_the_vocabulary_has_its_auc(clip):
-    table = json.loads((FOLDER / "clip.json").read_text())
+    table = json.loads((FOLDER / "clip_held_out.json").read_text())
     assert table["recoloured"].keys() == set(captions.VOCABULARY)
     assert all(np.mean([value[0] for value in values.values()]) >= 0.95 for values in table.values())
-    assert all(value[0] >= 0.84 for values in table.values() for value in values.values())
+    assert all(value[0] >= 0.85 for values in table.values() for value in values.values())
 
 
 def test_the_documentation_lists_the_vocabulary():
