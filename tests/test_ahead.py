@@ -19,8 +19,8 @@ from coral_jax.models.ops import conv2d
 TPU_PROGRAM = """HloModule jit_step, is_scheduled=true
 
 FileNames
-1 "/home/me/coral_jax/models/ops.py"
-2 "/home/me/lib/numpy.py"
+1 "src/coral_jax/models/ops.py"
+2 "lib/numpy.py"
 
 FunctionNames
 1 "conv2d"
