@@ -17,6 +17,7 @@ from coral_jax.domains import load_domain
 from coral_jax.faces.labels import mask
 from coral_jax.figures import to_pixels
 from coral_jax.models.generator import Generator
+from coral_jax.models.ops import resized
 from coral_jax.runtime.compiling import jit
 
 _COLOURS = flags.DEFINE_multi_string("colours", ["130,50,170", "210,175,110"], "red, green and blue from 0 to 255")
@@ -46,9 +47,7 @@ def main() -> None:
     w_plus = faces.w_plus[:, : generator.n_latent]
     original = jit(Generator.synthesis)(generator, w_plus)
     size = original.shape[1]
-    square = faces.seen.labels.shape[1] // size
-    hair = mask(faces.seen.labels, "hair").astype(np.float32)
-    hair = hair.reshape(len(hair), size, square, size, square).mean((2, 4))[..., None]
+    hair = resized(mask(faces.seen.labels, "hair").astype(np.float32)[..., None], size)
     optimiser = optax.adam(_RATE)
 
     @jit

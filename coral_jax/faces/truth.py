@@ -27,6 +27,7 @@ from coral_jax.figures import to_pixels
 from coral_jax.latents import w_plus_of_seeds
 from coral_jax.metrics import estimates, likeness
 from coral_jax.models.generator import Generator
+from coral_jax.models.ops import resized
 from coral_jax.runtime.compiling import jit
 
 HELD_OUT_SEED = 2_000_000  # of the first face; no training draws from these seeds
@@ -146,12 +147,7 @@ def _dilated(where: Array) -> Array:
     return jax.lax.reduce_window(where, False, jax.lax.bitwise_or, (1, window, window), (1, 1, 1), "SAME")
 
 
-@jax.jit
-def _shrunk(images: Array) -> Array:
-    """Means of squares of pixels: images [N, h, w, C] -> [N, 256, 256, C]."""
-    count, size, _, channels = images.shape
-    square = size // _SIZE
-    return images.reshape(count, _SIZE, square, _SIZE, square, channels).mean((2, 4))
+_shrunk = jax.jit(functools.partial(resized, size=_SIZE))
 
 
 @jax.jit
