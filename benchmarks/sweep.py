@@ -40,7 +40,7 @@ def combinations(grid: str) -> list[dict[str, float]]:
         name, equals, numbers = part.partition("=")
         if not equals:
             raise ValueError(f"--grid has {part!r}; write FIELD=VALUE,VALUE;FIELD=VALUE")
-        values[name.strip()] = [float(number) for number in numbers.split(",")]
+        values[name.strip()] = [json.loads(number) for number in numbers.split(",")]
     return [dict(zip(values, chosen, strict=True)) for chosen in itertools.product(*values.values())]
 
 

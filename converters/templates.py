@@ -2,7 +2,7 @@
 
 The paper publishes tau (0.85, "typically") and at most 20,000 steps, which is what `coral_jax.config` takes where a domain
 says nothing.  The other numbers are ours.  Those of faces come from the domain `faces` (`docs/faces.md`), whose W space is
-StyleGAN2-FFHQ's: truncation, both rates and lambda_l2, which were found with 60 to 90 steps of one face; a run of the
+StyleGAN2-FFHQ's: truncation, both rates and lambda_l2, which were found with 60 to 150 steps of one face; a run of the
 paper's length may want lower rates.  lambda_id is StyleCLIP's; lambda_area and lambda_tv depend on CLIP and are guessed.
 None was tuned on these generators: try the prompt with a few before you trust one.
 """

@@ -28,6 +28,7 @@ class Edited(NamedTuple):
     confidence: jax.Array | None  # sigmoid(e) [P, n], where masks are of segments
     clip: CLIP
     identity: Identity | None  # None where the domain has none
+    area_power: jax.Array | float  # of a layer's size in n_l of equation 4
 
 
 class Term(NamedTuple):
@@ -94,9 +95,9 @@ def area_loss_segments(confidence: jax.Array) -> jax.Array:
     return jnp.sum(confidence)
 
 
-def area_loss_masks(masks: Sequence[jax.Array]) -> jax.Array:
-    """Equation 4: sum over layers of the sum of the mask [B, h, w], divided by the layer's size h (section 4.1)."""
-    return sum(jnp.mean(jnp.sum(mask, axis=(1, 2))) / mask.shape[1] for mask in masks)
+def area_loss_masks(masks: Sequence[jax.Array], power: jax.Array | float = 1.0) -> jax.Array:
+    """Equation 4: sum over layers of n_l times the sum of the mask [B, h, w], n_l = h^-power (section 4.1: 1 / h)."""
+    return sum(jnp.mean(jnp.sum(mask, axis=(1, 2))) * jnp.float32(mask.shape[1]) ** -power for mask in masks)
 
 
 def tv_loss(masks: Sequence[jax.Array]) -> jax.Array:
@@ -122,7 +123,7 @@ L2 = Term("l2", lambda e: l2_loss(e.delta), "lambda_l2")
 L2_MEAN = Term("l2", lambda e: l2_loss_mean(e.delta), "lambda_l2")
 IDENTITY = Term("identity", _identity, "lambda_id")
 SEGMENT_AREA = Term("area", lambda e: area_loss_segments(e.confidence), "lambda_area")
-AREA = Term("area", lambda e: area_loss_masks(e.masks), "lambda_area")
+AREA = Term("area", lambda e: area_loss_masks(e.masks, e.area_power), "lambda_area")
 TV = Term("tv", lambda e: tv_loss(e.masks), "lambda_tv")
 
 # What methods sum, in this order.

@@ -4,6 +4,7 @@ Frozen networks are arguments, never closed over; only `Trainables` are differen
 the key and s alone, so a run resumed from a checkpoint goes on as if never stopped.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -93,6 +94,7 @@ def edit_loss(
     edited = Edited(
         original.image, drawn.image, drawn.full, clip_image, clip_full, frozen.text, delta, masks,
         None if trainables.selector is None else trainables.selector.confidence, frozen.clip, frozen.identity,
+        settings.area_power,
     )  # fmt: skip
     total, terms = weighted_sum(method.terms, edited, settings)
     metrics = {f"loss/{name}": value for name, value in terms.items()} | {"loss/total": total}
@@ -133,6 +135,7 @@ def train_step(
     frozen.text is [P, E]; frozen.channels, all of the state but its step, and the metrics have a leading axis P.  `mean`
     averages gradients and metrics over the devices that hold other faces.
     """
+    settings = dataclasses.replace(settings, lambda_area=settings.lambda_area * _ramp(state.step, settings))
     original = observe(frozen, w_plus_of(frozen, z, settings), get_method(settings.method))
 
     def of_prompt(trainables: Trainables, opt_state: optax.OptState, text: jax.Array, channels: Channels | None) -> tuple:
@@ -142,6 +145,12 @@ def train_step(
     of_all = jax.vmap(of_prompt) if len(frozen.text) > 1 else _of_one(of_prompt)
     trainables, opt_state, metrics = of_all(state.trainables, state.opt_state, frozen.text, frozen.channels)
     return TrainState(state.step + 1, trainables, opt_state), metrics
+
+
+def _ramp(step: jax.Array, settings: Settings) -> jax.Array:
+    """The share of lambda_area at a step: from zero to one over the first `area_ramp` of all steps; one where that is zero."""
+    length = jnp.asarray(settings.area_ramp * settings.steps, jnp.float32)
+    return jnp.where(step < length, step / jnp.maximum(length, 1.0), 1.0)
 
 
 def _of_one(function: Callable) -> Callable:

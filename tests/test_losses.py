@@ -44,8 +44,10 @@ def test_identity_loss_and_its_gradient():
 def test_area_losses():
     confidence = RNG.uniform(size=(5, 13))
     np.testing.assert_allclose(losses.area_loss_segments(jnp.asarray(confidence)), confidence.sum(), rtol=1e-5)
+    masks = [jnp.asarray(m) for m in MASKS]
     expected = np.mean([sum(mask[b].sum() / mask.shape[1] for mask in MASKS) for b in range(3)])
-    np.testing.assert_allclose(losses.area_loss_masks([jnp.asarray(m) for m in MASKS]), expected, rtol=1e-5)
+    np.testing.assert_allclose(losses.area_loss_masks(masks), expected, rtol=1e-5)
+    np.testing.assert_allclose(losses.area_loss_masks(masks, 2.0), sum(mask.mean() for mask in MASKS), rtol=1e-5)
 
 
 def test_tv_loss():
@@ -90,7 +92,7 @@ def edited():
     image, features = (3, 8, 8, 3), (3, 7)
     shapes = [image, image, image, features, features, (7,), (3, 5, 4)]
     arrays = [jnp.asarray(RNG.standard_normal(shape)) for shape in shapes]
-    return Edited(*arrays, [jnp.asarray(m) for m in MASKS], jnp.asarray(RNG.uniform(size=(5, 3))), None, Mean())
+    return Edited(*arrays, [jnp.asarray(m) for m in MASKS], jnp.asarray(RNG.uniform(size=(5, 3))), None, Mean(), 1.5)
 
 
 EQUATIONS = {
@@ -121,9 +123,9 @@ def test_terms_are_the_formulas_of_what_they_read(edited):
     identity = losses.identity_loss(Mean().embed(edited.image), Mean().embed(edited.original))
     expected = {
         "EQUATION_6": (both, losses.l2_loss(edited.delta), identity, losses.area_loss_segments(edited.confidence)),
-        "EQUATION_7": (both, losses.l2_loss(edited.delta), identity, losses.area_loss_masks(edited.masks),
+        "EQUATION_7": (both, losses.l2_loss(edited.delta), identity, losses.area_loss_masks(edited.masks, 1.5),
                        losses.tv_loss(edited.masks)),
-        "WITHOUT_FULL": (one, losses.l2_loss(edited.delta), identity, losses.area_loss_masks(edited.masks),
+        "WITHOUT_FULL": (one, losses.l2_loss(edited.delta), identity, losses.area_loss_masks(edited.masks, 1.5),
                          losses.tv_loss(edited.masks)),
         "OPTIMIZATION": (one, losses.l2_loss(edited.delta), identity),
         "MAPPER": (one, losses.l2_loss_mean(edited.delta), identity),

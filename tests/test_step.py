@@ -190,6 +190,17 @@ def test_loss_terms_are_those_of_the_images(domain):
     np.testing.assert_allclose(metrics["area"], [mask.mean() for mask in masks], rtol=1e-5)
 
 
+@pytest.mark.parametrize(("ramp", "shares"), [(0.0, [1, 1, 1]), (0.5, [0, 0.5, 1])])
+def test_lambda_area_grows_over_its_ramp(domain, ramp, shares):
+    chosen = settings("attention_mapper", steps=4, area_ramp=ramp, lambda_area=1.0)
+    state = init_state(chosen, domain, jax.random.key(0))
+    for share in shares:
+        state, metrics = step_alone(state, domain, KEY, chosen)
+        rest = sum(getattr(chosen, LAMBDAS[term]) * float(metrics[f"loss/{term}"]) for term in ("l2", "identity", "tv"))
+        area = float(metrics["loss/total"]) - float(metrics["loss/clip"]) - rest
+        np.testing.assert_allclose(area, share * float(metrics["loss/area"]), atol=1e-4)
+
+
 def test_deltas_of_faces_are_those_that_their_own_steps_find(domain):
     """The loop over all steps takes the steps of the training, and a face's delta is its own."""
     chosen = settings("styleclip_optimization", steps=3)
