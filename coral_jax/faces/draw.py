@@ -21,6 +21,7 @@ from coral_jax import weights
 from coral_jax.faces import critics, directions, labels, pool
 from coral_jax.faces.critics import Critics
 from coral_jax.models.generator import Generator
+from coral_jax.models.ops import resized
 
 SEEDS = {"plain": 1801, "moved": 1802, "held_out": 1803, "held_out_moved": 1804}
 PLAIN_PSI, MOVED_PSI = (0.5, 1.0), (0.5, 0.75)
@@ -29,25 +30,18 @@ FITTED = 320  # plain faces that the directions are fitted to
 
 
 @jax.jit
-def halved(images: Array) -> Array:
-    """Means of 2 x 2 pixels: [B, H, W, C] -> [B, H / 2, W / 2, C]."""
-    batch, height, width, channels = images.shape
-    return images.reshape(batch, height // 2, 2, width // 2, 2, channels).mean((2, 4))
-
-
-@jax.jit
 def draw(generator: Generator, w: Array) -> Array:
     """Faces [B, 512, 512, 3] of w [B, w_dim], from the 1024-px network."""
-    return halved(generator.synthesis(generator.broadcast(w)))
+    return resized(generator.synthesis(generator.broadcast(w)), 512)
 
 
 @jax.jit
 def look(networks: Critics, images: Array) -> dict[str, Array]:
     """All that a pool keeps of images [B, 512, 512, 3] but their w."""
-    small = jnp.clip(halved(images), -1, 1)
+    small = jnp.clip(resized(images, 256), -1, 1)
     parts = critics.parts(networks.parser, images, 256)
     age, male = critics.age_gender(networks.age, small)
-    hair = halved(parts[..., critics.PARTS.index("hair"), None])[..., 0]
+    hair = resized(parts[..., critics.PARTS.index("hair"), None], 128)[..., 0]
     return {
         "images": jnp.rint((small + 1) * 127.5).astype(jnp.uint8),
         "labels": jnp.argmax(parts, axis=-1).astype(jnp.uint8),
