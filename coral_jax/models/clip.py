@@ -16,6 +16,7 @@ from flax import nnx
 
 from coral_jax.models.clip_conv import ConvTower
 from coral_jax.models.clip_resnet import REDUCTION, ResNetTower
+from coral_jax.models.ops import resized
 
 # Channel statistics that OpenAI's CLIPs and most others were trained with, for pixels in [0, 1] (OpenAI's `_transform`).
 PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -252,7 +253,9 @@ class CLIP(nnx.Module):
     def preprocess(self, images: jax.Array) -> jax.Array:
         """images [B, H, W, 3] in [-1, 1] -> CLIP's pixels [B, S, S, 3]: area-resize, then mean and std."""
         size = self.config.image_size
-        if images.shape[1:3] != (size, size):
+        if min(images.shape[1:3]) > size:
+            images = resized(images, size)  # the same, and quick where a pixel is a mean of whole ones
+        elif images.shape[1:3] != (size, size):
             shape = (images.shape[0], size, size, images.shape[3])
             images = jax.image.resize(images, shape, jax.image.ResizeMethod.AREA)
         # [-1, 1] -> [0, 1] and the normalisation are one affine map, taken after the resize, which is linear.
