@@ -86,7 +86,7 @@ def alpha_sheet(
         draw.text((MARGIN + LABEL + column * (TILE + GAP) + TILE // 2, 128), name, INK, _font(17), anchor="mm")
     for row, name in enumerate(names):
         top = 148 + row * (TILE + GAP)
-        draw.text((MARGIN, top + TILE // 2), name, FAINT, _font(17), anchor="lm")
+        draw.multiline_text((MARGIN, top + TILE // 2), textwrap.fill(name, 11), FAINT, _font(17), anchor="lm")
         tiles = [face_image(images[row]) for _, images in columns]
         if masks:
             tiles.append(overlay(original[row], [mask[row] for mask in masks], shares))
