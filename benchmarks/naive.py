@@ -16,7 +16,7 @@ from coral_jax.methods import get_method
 from coral_jax.models import ops
 from coral_jax.models.stylegan2 import StyledConv, StyleGAN2, ToRGB
 from coral_jax.optimisers import Rates, Trainables
-from coral_jax.step import Frozen, TrainState, draw_z, w_plus_of
+from coral_jax.step import Frozen, TrainState, draw_z, ramped, w_plus_of
 
 _NUMBERS = ("NHWC", "HWIO", "NHWC")
 
@@ -25,7 +25,7 @@ def naive_train_step(
     state: TrainState, frozen: Frozen, key: jax.Array, settings: Settings
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """What `coral_jax.step.train_step` computes for a prompt, but for the exact original where all masks are zero."""
-    method = get_method(settings.method)
+    method, settings = get_method(settings.method), ramped(settings, state.step)
     w_plus = w_plus_of(frozen, draw_z(frozen, key, state.step, settings), settings)
     original, features = jax.lax.stop_gradient(_synthesis(frozen.generator, w_plus))
     segments = frozen.segmenter.segment(features) if state.trainables.selector.needs_segments else None
@@ -38,7 +38,7 @@ def naive_train_step(
         encode = frozen.clip.encode_image
         edited = Edited(
             original, image, full, encode(image), encode(full), frozen.text, delta, masks,
-            trainables.selector.confidence, frozen.clip, frozen.identity,
+            trainables.selector.confidence, frozen.clip, frozen.identity, settings.area_power,
         )  # fmt: skip
         total, terms = weighted_sum(method.terms, edited, settings)
         return total, {f"loss/{name}": value for name, value in terms.items()} | {"loss/total": total}

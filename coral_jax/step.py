@@ -135,7 +135,7 @@ def train_step(
     frozen.text is [P, E]; frozen.channels, all of the state but its step, and the metrics have a leading axis P.  `mean`
     averages gradients and metrics over the devices that hold other faces.
     """
-    settings = dataclasses.replace(settings, lambda_area=settings.lambda_area * _ramp(state.step, settings))
+    settings = ramped(settings, state.step)
     original = observe(frozen, w_plus_of(frozen, z, settings), get_method(settings.method))
 
     def of_prompt(trainables: Trainables, opt_state: optax.OptState, text: jax.Array, channels: Channels | None) -> tuple:
@@ -147,10 +147,11 @@ def train_step(
     return TrainState(state.step + 1, trainables, opt_state), metrics
 
 
-def _ramp(step: jax.Array, settings: Settings) -> jax.Array:
-    """The share of lambda_area at a step: from zero to one over the first `area_ramp` of all steps; one where that is zero."""
+def ramped(settings: Settings, step: jax.Array) -> Settings:
+    """The settings of a step: lambda_area grows from zero over the first `area_ramp` of all steps."""
     length = jnp.asarray(settings.area_ramp * settings.steps, jnp.float32)
-    return jnp.where(step < length, step / jnp.maximum(length, 1.0), 1.0)
+    share = jnp.where(step < length, step / jnp.maximum(length, 1.0), 1.0)
+    return dataclasses.replace(settings, lambda_area=settings.lambda_area * share)
 
 
 def _of_one(function: Callable) -> Callable:
