@@ -40,8 +40,14 @@ def combinations(grid: str) -> list[dict[str, float]]:
         name, equals, numbers = part.partition("=")
         if not equals:
             raise ValueError(f"--grid has {part!r}; write FIELD=VALUE,VALUE;FIELD=VALUE")
-        values[name.strip()] = [json.loads(number) for number in numbers.split(",")]
+        values[name.strip()] = [_number(text) for text in numbers.split(",")]
     return [dict(zip(values, chosen, strict=True)) for chosen in itertools.product(*values.values())]
+
+
+def _number(text: str) -> float:
+    """A whole number as an int, which fields such as `steps` ask for."""
+    number = float(text)
+    return int(number) if number.is_integer() else number
 
 
 def rows(domain: Domain, prompt: str, changes: dict[str, float], at: list[int]) -> list[dict]:
