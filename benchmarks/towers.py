@@ -14,7 +14,7 @@ import numpy as np
 from absl import flags
 
 from coral_jax import commands
-from coral_jax.faces.train_clip import CONTEXT, config, load_faces, separation, train
+from coral_jax.faces.train_clip import CONTEXT, POOLS, config, load_faces, separation, train
 from coral_jax.tokenizer import Tokenizer
 
 _FOLDER = flags.DEFINE_string("folder", "faces_training", "where pools and the tokenizer are")
@@ -32,7 +32,7 @@ def main() -> None:
     """Train each tower at each rate, and print the mean and the least AUC over the words on faces that were held out."""
     folder = Path(_FOLDER.value)
     tokenizer = Tokenizer(folder / "tokenizer.json", CONTEXT)
-    faces, held_out = load_faces(folder)
+    faces, held_out = load_faces(folder, POOLS)
     for rate in _RATES.value:
         for name, fields in TOWERS.items():
             described = dataclasses.replace(config(tokenizer.vocab_size), **fields)

@@ -50,6 +50,30 @@ def test_a_face_recoloured_blue_is_blue():
     assert blue.sum() > 3 and (other > red).all()
 
 
+def test_hair_of_any_colour_is_called_by_what_it_looks_like():
+    faces = _prepared(400)
+    images, true, known = recolour.recoloured(faces, np.arange(400), np.random.default_rng(2))
+    colour = images[:, 0].mean(axis=1)  # of the hair, all of which has one colour
+    blond, purple = VOCABULARY.index("blond_hair"), VOCABULARY.index("purple_hair")
+    light = colour @ np.array([0.3, 0.59, 0.11]) / 255
+    assert light[true[:, blond]].min() > 0.45
+    assert (known[:, blond] & ~true[:, blond]).sum() > 40 and not true[~known].any()
+    red, green, blue = colour[true[:, purple]].T
+    assert len(red) > 5 and (blue > green).all() and (red > green).all()
+
+
+def test_copper_is_not_blond_and_a_blue_shine_is_not_purple():
+    copper, golden, shine, purple, silver = (150, 90, 50), (215, 180, 120), (20, 22, 30), (120, 50, 160), (170, 172, 168)
+    found = labels.hair_colours(np.array([copper, golden, shine, purple, silver], np.float32))
+    yes = {name: list(both[0]) for name, both in found.items()}
+    no = {name: list(both[1]) for name, both in found.items()}
+    assert yes["blond_hair"] == [False, True, False, False, False] and no["blond_hair"] == [True, False, True, True, True]
+    assert yes["purple_hair"] == [False, False, False, True, False] and no["purple_hair"] == [True, True, True, False, True]
+    assert yes["black_hair"] == [False, False, True, False, False]
+    assert yes["grey_hair"] == [False, False, False, False, True]
+    assert not any((yes & no).any() for yes, no in found.values())
+
+
 def _labels() -> np.ndarray:
     """A face of 256 px: skin all over, two eyes, hair above."""
     found = np.full((256, 256), PARTS.index("skin"), np.uint8)
@@ -96,10 +120,21 @@ def test_rules_leave_the_doubtful_unknown():
 def test_a_direction_is_the_one_on_which_the_score_rises(monkeypatch):
     random = np.random.default_rng(0)
     w = random.standard_normal((300, 12)).astype(np.float32)
+    monkeypatch.setattr(directions, "_HELD", {})
     monkeypatch.setattr(directions, "scores", lambda _: {"first": w[:, 0] + 3, "holes": np.where(w[:, 1] > 2, np.nan, w[:, 1])})
     found = directions.fit(w, {})
     assert found["first"][0] > 0.98 and found["holes"][1] > 0.95
     np.testing.assert_allclose(np.linalg.norm(found["first"]), 1, rtol=1e-5)
+
+
+def test_a_direction_leaves_the_scores_that_it_should_hold(monkeypatch):
+    random = np.random.default_rng(0)
+    w = random.standard_normal((300, 12)).astype(np.float32)
+    scores = {"closed": w[:, 0] + w[:, 1] + w[:, 2], "happy": w[:, 1], "open": w[:, 2]}
+    monkeypatch.setattr(directions, "scores", lambda _: scores)
+    found = directions.fit(w, {})
+    assert found["closed"][0] > 0.98
+    np.testing.assert_allclose([found["closed"] @ found[name] for name in ("happy", "open")], 0, atol=1e-5)
 
 
 def test_moved_faces_go_as_far_as_they_should():

@@ -12,6 +12,8 @@ SHARES = {
 }  # fmt: skip
 UNITS = (3.5, 8.5)  # how far, in w; the distance of two faces is about 11
 _COMPONENTS, _RIDGE = 80, 0.5
+#: scores that a direction leaves as they are: faces with closed eyes laugh, and a CLIP must not take the laugh for them
+_HELD = {"closed": ("happy", "open")}
 
 
 def scores(m: Measures) -> dict[str, np.ndarray]:
@@ -44,7 +46,15 @@ def fit(w: np.ndarray, m: Measures) -> dict[str, np.ndarray]:
         slope = inverse @ (x.T @ (score - score.mean()) / len(x)) / spread
         direction = slope @ axes
         found[name] = (direction / np.linalg.norm(direction)).astype(np.float32)
+    for name, others in _HELD.items():
+        found[name] = _without(found[name], np.stack([found[other] for other in others]))
     return found
+
+
+def _without(direction: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """A direction [w_dim] without its part in the span of others [K, w_dim], along whose slopes other scores change."""
+    rest = direction - others.T @ np.linalg.lstsq(others.T, direction, rcond=None)[0]
+    return rest / np.linalg.norm(rest)
 
 
 def moved(w: np.ndarray, directions: dict[str, np.ndarray], seed: int) -> np.ndarray:

@@ -2,13 +2,18 @@
 
     python -m coral_jax.faces.draw --folder=faces_training --generator=generator.safetensors --name=plain --count=320
     python -m coral_jax.faces.draw --folder=faces_training --generator=generator.safetensors --name=moved --count=440
+    python -m coral_jax.faces.draw --folder=faces_training --generator=generator.safetensors --name=edited --count=336 \\
+        --edits=runs/faces_table
 
 `plain` faces are drawn with psi from 0.5 to 1.  `moved` ones start with psi of at most 0.75 and move along directions of w on
 which a critic's score rises (`directions`): they show what is rare, and what lies beyond ordinary faces, as edits do.
-`held_out` faces are plain ones that train nothing, and `held_out_moved` moved ones.  A stopped run continues with the part
-that it was at.
+`edited` ones show what trained edits do, those of every run in the folder --edits in turn: what fools one CLIP teaches the
+next.  `held_out` faces are plain ones that train nothing, and `held_out_moved` moved ones.  A stopped run continues with the
+part that it was at.
 """
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -18,15 +23,19 @@ from absl import app, flags, logging
 from jax import Array
 
 from coral_jax import weights
+from coral_jax.artifact import load_edit
+from coral_jax.domains import Domain, load_domain
 from coral_jax.faces import critics, directions, labels, pool
 from coral_jax.faces.critics import Critics
 from coral_jax.models.generator import Generator
 from coral_jax.models.ops import resized
 
-SEEDS = {"plain": 1801, "moved": 1802, "held_out": 1803, "held_out_moved": 1804}
+SEEDS = {"plain": 1801, "moved": 1802, "held_out": 1803, "held_out_moved": 1804, "edited": 1805}
 PLAIN_PSI, MOVED_PSI = (0.5, 1.0), (0.5, 0.75)
 _PART = 40  # faces a file
 FITTED = 320  # plain faces that the directions are fitted to
+
+Drawing = Callable[[np.ndarray], list[Array]]  # w [N, w_dim] -> N faces [1, 512, 512, 3]
 
 
 @jax.jit
@@ -61,18 +70,46 @@ def random_codes(generator: Generator, count: int, seed: int, psi: tuple[float, 
     return np.asarray(generator.w_avg[...]) + share * (w - np.asarray(generator.w_avg[...]))
 
 
-def draw_pool(folder: Path, name: str, generator: Generator, networks: Critics, w: np.ndarray) -> None:
-    """Draw and label faces of w [N, w_dim] into folder/pool, part by part; parts that are there stay as they are."""
-    networks = jax.tree.map(jnp.asarray, networks)
-    for start in range(0, len(w), _PART):
+def drawn(generator: Generator, w: np.ndarray) -> list[Array]:
+    """A face [1, 512, 512, 3] of each of w [N, w_dim]."""
+    return [draw(generator, one[None]) for one in w]
+
+
+def edited(path: Path, domain: Domain, w: np.ndarray) -> list[Array]:
+    """A face [1, 512, 512, 3] of each of w [N, w_dim] as the edit there changes it, with the masks that its losses saw.
+
+    Every third change is half as strong.
+    """
+    edit = load_edit(path, domain=domain)
+    w_plus = np.asarray(domain.generator.broadcast(w))
+    images = [None] * len(w)
+    for rows, alpha in ((np.arange(len(w)) % 3 > 0, 1.0), (np.arange(len(w)) % 3 == 0, 0.5)):
+        _, changed, _ = edit.apply(w_plus[rows], alpha, tau=0.0)
+        for row, image in zip(np.flatnonzero(rows), changed, strict=True):
+            images[row] = resized(image[None], 512)
+    return images
+
+
+def draw_pool(folder: Path, name: str, networks: Critics, pieces: list[tuple[np.ndarray, Drawing]]) -> None:
+    """Draw and label faces of w [N, w_dim], a part for each of the pieces; parts that are in folder/pool stay as they are."""
+    networks, start = jax.tree.map(jnp.asarray, networks), 0
+    for w, drawing in pieces:
         path = Path(folder) / "pool" / f"{name}_{start:05}.safetensors"
+        start += len(w)
         if path.exists():
             continue
-        some = w[start : start + _PART]
-        seen = [jax.device_get(look(networks, draw(generator, one[None]))) for one in some]
+        seen = [jax.device_get(look(networks, image)) for image in drawing(w)]
         found = {key: np.concatenate([one[key] for one in seen]) for key in seen[0]}
-        weights.save_tensors(path, {"w": some, **found}, {})
-        logging.info("%s: %d of %d faces", name, start + len(some), len(w))
+        weights.save_tensors(path, {"w": w, **found}, {})
+        logging.info("%s: %d faces", name, start)
+
+
+def runs_with_edits(folder: Path) -> list[Path]:
+    """Folders of finished runs anywhere below a folder; ValueError where there is none."""
+    found = sorted(path.parent.parent for path in Path(folder).rglob("edit/edit.json"))
+    if not found:
+        raise ValueError(f"no finished run below {folder}; train some edits of faces first")
+    return found
 
 
 def main(_: list[str]) -> None:
@@ -80,12 +117,19 @@ def main(_: list[str]) -> None:
     logging.set_verbosity(logging.INFO)
     folder, name = Path(_FOLDER.value), _NAME.value
     generator = weights.load(_GENERATOR.value)
-    is_moved = name.endswith("moved")
-    w = random_codes(generator, _COUNT.value, SEEDS[name], MOVED_PSI if is_moved else PLAIN_PSI)
-    if is_moved:
+    w = random_codes(generator, _COUNT.value, SEEDS[name], PLAIN_PSI if name in ("plain", "held_out") else MOVED_PSI)
+    if name.endswith("moved"):
         plain = pool.load(folder, "plain").rows(slice(FITTED))
         w = directions.moved(w, directions.fit(plain.w, labels.measures(plain)), SEEDS[name])
-    draw_pool(folder, name, generator, critics.load(folder), w)
+    drawing = functools.partial(drawn, generator)
+    pieces = [(w[start : start + _PART], drawing) for start in range(0, len(w), _PART)]
+    if name == "edited":
+        domain, runs = load_domain("faces"), runs_with_edits(_EDITS.value)
+        pieces = [
+            (some, functools.partial(edited, run, domain))
+            for run, some in zip(runs, np.array_split(w, len(runs)), strict=True)
+        ]
+    draw_pool(folder, name, critics.load(folder), pieces)
 
 
 if __name__ == "__main__":
@@ -93,4 +137,5 @@ if __name__ == "__main__":
     _GENERATOR = flags.DEFINE_string("generator", None, "the converted generator of 1024 px", required=True)
     _NAME = flags.DEFINE_enum("name", "plain", list(SEEDS), "which pool")
     _COUNT = flags.DEFINE_integer("count", 320, "number of faces")
+    _EDITS = flags.DEFINE_string("edits", "runs/faces_table", "the folder of the runs whose edits `edited` shows")
     app.run(main)

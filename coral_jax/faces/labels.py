@@ -169,18 +169,44 @@ def _hair(m: Measures, put: Put) -> None:
     put("short_hair", (m["below"] < 0.01) & (m["share_hair"] > 0.06) & uncovered, m["below"] > 0.12)
     put("bald", (m["share_hair"] < 0.05) & uncovered, m["share_hair"] > 0.1)
     put("bangs", m["bangs"] > 0.7, m["bangs"] < 0.1)
-    hue, saturation, _ = hsv(m["colour_hair"])
-    light = m["colour_hair"] @ _LUMINANCE / 255
-    has = (m["share_hair"] > 0.05) & np.isfinite(light)
-    put("black_hair", has & (light < 0.19), has & (light > 0.27))
-    brown = (light > 0.21) & (light < 0.4) & (saturation > 0.3) & (hue < 45)
-    put("brown_hair", has & brown, has & ((light < 0.14) | (light > 0.55)))
-    put("blond_hair", has & (light > 0.46) & (saturation > 0.22) & (hue < 55), has & ((light < 0.36) | (saturation < 0.1)))
-    put("grey_hair", has & (light > 0.36) & (saturation < 0.15) & (m["age"] > 30), has & ((light < 0.27) | (saturation > 0.28)))
-    put("red_hair", has & (saturation > 0.55) & (hue < 24) & (light > 0.2), has & ((saturation < 0.4) | (light < 0.14)))
-    none, every = np.zeros(len(has), bool), np.ones(len(has), bool)
-    for colour in ("purple", "pink", "green", "blue"):
-        put(f"{colour}_hair", none, every)
+    has = (m["share_hair"] > 0.05) & np.isfinite(m["colour_hair"]).all(axis=-1)
+    for name, (yes, no) in hair_colours(m["colour_hair"]).items():
+        if name == "grey_hair":
+            yes = yes & (m["age"] > 30)
+        put(name, has & yes, (has & no) | (~has if name in _UNNATURAL else False))
+
+
+#: hair colour that nobody is born with -> its hues in degrees
+_UNNATURAL = {"purple_hair": (255, 315), "pink_hair": (312, 348), "green_hair": (80, 165), "blue_hair": (195, 248)}
+
+
+def hair_colours(colour: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """By attribute of hair: which mean colours [N, 3], 0 to 255, certainly are it, and which certainly are not."""
+    hue, saturation, value = hsv(colour)
+    light, chroma = colour @ _LUMINANCE / 255, saturation * value
+    dyed = (hue > 65) & (hue < 340) & (chroma > 0.12)
+    reddish = (hue < 24) | (hue > 350)
+    found = {
+        "black_hair": ((light < 0.19) & ~dyed, (light > 0.27) | (dyed & (light > 0.1))),
+        "brown_hair": (
+            (light > 0.21) & (light < 0.4) & (saturation > 0.3) & (hue < 45),
+            (light < 0.14) | (light > 0.55) | dyed,
+        ),
+        "blond_hair": (
+            (light > 0.46) & (saturation > 0.22) & (hue > 20) & (hue < 55),
+            (light < 0.42) | (saturation < 0.1) | dyed | ((hue < 14) & (saturation > 0.5)),
+        ),
+        "grey_hair": ((light > 0.36) & (saturation < 0.15), (light < 0.27) | (saturation > 0.28)),
+        "red_hair": (
+            (saturation > 0.55) & reddish & (light > 0.2),
+            (saturation < 0.4) | (light < 0.14) | ((hue > 35) & (hue < 335)),
+        ),
+    }
+    for name, (low, high) in _UNNATURAL.items():
+        bright = light > 0.4 if name == "pink_hair" else True
+        far = (hue < low - 20) | (hue > high + 20) | (chroma < 0.06)
+        found[name] = (hue > low) & (hue < high) & (chroma > 0.15) & (saturation > 0.25) & bright, far
+    return found
 
 
 def _colours(m: Measures, put: Put) -> None:

@@ -1,5 +1,6 @@
 """Parts of faces in other colours: what a recoloured face shows is known, and most of it never occurs in a pool."""
 
+import colorsys
 import dataclasses
 from collections.abc import Mapping
 
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from coral_jax.faces.captions import VOCABULARY
-from coral_jax.faces.labels import iris_mask, mask
+from coral_jax.faces.labels import hair_colours, iris_mask, mask
 from coral_jax.faces.pool import Pool
 
 #: part -> attribute -> its colour; "" is a colour that is none of the part's attributes
@@ -30,7 +31,8 @@ _OPACITY = {"hair": (0.7, 1), "iris": (0.85, 1), "lips": (0.5, 0.95), "skin": (0
             "cloth": (0.2, 0.9)}  # fmt: skip
 PARTS = tuple(COLOURS)
 _LUMINANCE = np.array([0.3, 0.59, 0.11], np.float32)
-_DULL = 0.12  # chance that hair or skin is stained with any colour: none of its attributes is then known
+_DULL = 0.12  # chance that skin is stained with any colour: none of its attributes is then known
+_ANY = 0.5  # chance that hair gets any colour: what copper or a blue shine is not is learnt from these
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,14 +84,32 @@ def recoloured(
         colour = np.array(list(colours.values()), np.float32)[name]
         colour += random.uniform(-1, 1, colour.shape) * _SPREAD[part]
         opacity = random.uniform(*_OPACITY[part], len(chosen))
-        stained = (random.random(len(chosen)) < _DULL) & (part in ("hair", "skin"))
+        if part == "hair":
+            free = random.random(len(chosen)) < _ANY
+            colour[free] = any_hair(free.sum(), random)
+        stained = (random.random(len(chosen)) < _DULL) & (part == "skin")
         colour[stained] = random.uniform(0, 255, (stained.sum(), 3))
         opacity[stained] *= 0.5
-        images[chosen] = tinted(images[chosen], shares[chosen][..., place] * opacity[:, None, None], np.clip(colour, 0, 255))
+        share = shares[chosen][..., place]
+        images[chosen] = tinted(images[chosen], share * opacity[:, None, None], np.clip(colour, 0, 255))
         columns = [VOCABULARY.index(attribute) for attribute in names if attribute]
+        if part == "hair":
+            mean = np.einsum("bhwc,bhw->bc", images[chosen], share) / share.sum(axis=(1, 2))[:, None]
+            decided = [hair_colours(mean)[attribute] for attribute in names]
+            true[np.ix_(chosen, columns)] = np.stack([yes for yes, _ in decided], 1)
+            known[np.ix_(chosen, columns)] = np.stack([yes | no for yes, no in decided], 1)
+            continue
         for row, wanted, dull in zip(chosen, name, stained, strict=True):
             true[row, columns] = False
             known[row, columns] = not dull
             if names[wanted] and not dull:
                 true[row, VOCABULARY.index(names[wanted])] = True
     return images, true, known
+
+
+def any_hair(count: int, random: np.random.Generator) -> np.ndarray:
+    """Colours [count, 3], 0 to 255, half of them of natural hues."""
+    hue = np.where(random.random(count) < 0.5, random.uniform(0, 60, count), random.uniform(0, 360, count)) / 360
+    saturation, value = random.uniform(0, 0.9, count), random.uniform(0.08, 0.95, count)
+    rgb = [colorsys.hsv_to_rgb(*one) for one in zip(hue, saturation, value, strict=True)]
+    return np.array(rgb, np.float32).reshape(count, 3) * 255

@@ -33,6 +33,7 @@ from coral_jax.tokenizer import Tokenizer
 from coral_jax.worlds.contrastive import Probed, adversarial, pairs_loss
 from coral_jax.worlds.fitting import fresh
 
+POOLS = ("plain", "moved", "edited")
 SIZE = 128  # px that the image tower reads: as many as the losses of an edit see
 CONTEXT = 32
 _TOKENS = 24  # the longest caption has fewer
@@ -206,9 +207,9 @@ def prepared(folder: Path, names: Sequence[str]) -> Prepared:
     return prepare(every, true, known, SIZE)
 
 
-def load_faces(folder: Path) -> tuple[Prepared, Prepared]:
+def load_faces(folder: Path, pools: Sequence[str]) -> tuple[Prepared, Prepared]:
     """The pools to train on: (five of six faces, the others, which are held out)."""
-    faces = prepared(folder, ("plain", "moved"))
+    faces = prepared(folder, pools)
     held_out = np.arange(len(faces.true)) % _HELD_OUT == 0
     return tuple(Prepared(*(values[rows] for values in vars(faces).values())) for rows in (~held_out, held_out))
 
@@ -219,7 +220,7 @@ def main(_: list[str]) -> None:
     folder = Path(_FOLDER.value)
     train_tokenizer(folder / "tokenizer.json")
     tokenizer = Tokenizer(folder / "tokenizer.json", CONTEXT)
-    faces, held_out = load_faces(folder)
+    faces, held_out = load_faces(folder, _POOLS.value)
     counts = dict(zip(VOCABULARY, (faces.true & faces.known).sum(axis=0).tolist(), strict=True))
     logging.info("%d faces, %d held out; %s", len(faces.images), len(held_out.images), counts)
     clip = train(config(tokenizer.vocab_size), faces, tokenizer, folder, _STEPS.value, _HARD_FROM.value, _RATE.value)
@@ -229,6 +230,7 @@ def main(_: list[str]) -> None:
 
 if __name__ == "__main__":
     _FOLDER = flags.DEFINE_string("folder", "faces_training", "where packages, pools and results are kept")
+    _POOLS = flags.DEFINE_list("pools", list(POOLS), "what to train on; a first CLIP has no edited faces yet")
     _STEPS = flags.DEFINE_integer("steps", 1800, "optimiser steps")
     _HARD_FROM = flags.DEFINE_integer("hard_from", 1200, "the step from which images are adversarial")
     _RATE = flags.DEFINE_float("rate", 2e-3, "highest learning rate")
