@@ -113,6 +113,11 @@ def test_a_stopped_training_continues_as_if_it_had_not_stopped(tokenizer, tmp_pa
         np.testing.assert_array_equal(found[name][...], variable[...], err_msg=name)
     assert any(not np.array_equal(found[name][...], before[name][...]) for name in found)
 
+    steps = []
+    monkeypatch.setattr(train_clip, "batch", lambda *arguments: steps.append(arguments[2]) or whole(*arguments))
+    train_clip.train(TINY, _faces(9), *arguments[2:])  # of other faces: nothing of the checkpoint counts
+    assert steps[0] == 0
+
 
 def test_separation_counts_what_is_known(clip, tokenizer):
     faces = _faces(12)

@@ -8,6 +8,7 @@ are left out.  A stopped run continues from its last checkpoint; the result is t
 """
 
 import functools
+import hashlib
 import itertools
 import json
 import time
@@ -136,7 +137,8 @@ def train(
     schedule = optax.warmup_cosine_decay_schedule(0.0, rate, min(50, steps // 4), steps, rate / 50)
     optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, b2=0.99, weight_decay=0.02))
     trainee = Probed(fresh(CLIP, described), len(VOCABULARY), nnx.Rngs(1))
-    state, first = _resumed(folder / "clip_checkpoint.safetensors", (trainee, optimiser.init(trainee)))
+    checkpoint, of = folder / "clip_checkpoint.safetensors", _digest(faces)
+    state, first = _resumed(checkpoint, of, (trainee, optimiser.init(trainee)))
     trainee, state = state
 
     @functools.partial(jax.jit, static_argnums=4, donate_argnums=(0, 1))
@@ -151,22 +153,29 @@ def train(
         trainee, state, value = update(trainee, state, some, key_of(step), radius)
         recent.append(float(value))
         if (step + 1) % _SAVED == 0 or step + 1 == steps:
-            _save((trainee, state), step + 1, folder / "clip_checkpoint.safetensors")
+            _save(checkpoint, of, (trainee, state), step + 1)
             spent = time.monotonic() - began
             logging.info("clip %d/%d loss %.3f, %.0f s", step + 1, steps, np.mean(recent[-_SAVED:]), spent)
     return trainee.clip
 
 
-def _save(state: tuple, step: int, path: Path) -> None:
+def _digest(faces: Prepared) -> str:
+    return hashlib.sha256(b"".join(values.tobytes() for values in vars(faces).values())).hexdigest()
+
+
+def _save(path: Path, faces: str, state: tuple, step: int) -> None:
     leaves = jax.device_get(jax.tree.leaves(state))
-    weights.save_tensors(path, {str(i): leaf for i, leaf in enumerate(leaves)}, {"step": str(step)})
+    weights.save_tensors(path, {str(i): leaf for i, leaf in enumerate(leaves)}, {"step": str(step), "faces": faces})
 
 
-def _resumed(path: Path, state: tuple) -> tuple[tuple, int]:
-    """The state and the number of steps done, from a checkpoint where there is one."""
+def _resumed(path: Path, faces: str, state: tuple) -> tuple[tuple, int]:
+    """The state and the number of steps done, from a checkpoint where there is one of the same faces."""
     if not path.exists():
         return state, 0
     tensors, metadata = weights.load_tensors(path)
+    if metadata.get("faces") != faces:
+        logging.info("%s is of other faces; starting anew", path)
+        return state, 0
     leaves = [jnp.asarray(tensors[str(i)]) for i in range(len(tensors))]
     return jax.tree.unflatten(jax.tree.structure(state), leaves), int(metadata["step"])
 
