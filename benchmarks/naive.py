@@ -38,7 +38,7 @@ def naive_train_step(
         encode = frozen.clip.encode_image
         edited = Edited(
             original, image, full, encode(image), encode(full), frozen.text, delta, masks,
-            trainables.selector.confidence, frozen.clip, frozen.identity, settings.area_power,
+            trainables.selector.confidence, frozen.clip, frozen.identity, settings.area_power, settings.area_exponent,
         )  # fmt: skip
         total, terms = weighted_sum(method.terms, edited, settings)
         return total, {f"loss/{name}": value for name, value in terms.items()} | {"loss/total": total}

@@ -39,6 +39,7 @@ class Settings:
     lambda_area: float = 8e-5  # keep the edited area small
     lambda_tv: float = 1e-5  # keep masks smooth (attention only)
     area_power: float = 1.0  # p of n_l = size^-p in equation 4: 1 is the paper's; at 2 a whole mask costs the same anywhere
+    area_exponent: float = 1.0  # of a layer's summand in equation 4: below 1, small regions cost more for their size
     area_ramp: float = 0.0  # share of the steps over which lambda_area grows from zero, so that masks wait for an edit
     strength: float = 1.0  # what alpha is multiplied by when the edit is applied
     steps: int = 20_000  # of the run: the paper's (section 4.1); rates may follow a schedule over them

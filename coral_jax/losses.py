@@ -29,6 +29,7 @@ class Edited(NamedTuple):
     clip: CLIP
     identity: Identity | None  # None where the domain has none
     area_power: jax.Array | float  # of a layer's size in n_l of equation 4
+    area_exponent: jax.Array | float  # of each layer's summand there
 
 
 class Term(NamedTuple):
@@ -95,9 +96,20 @@ def area_loss_segments(confidence: jax.Array) -> jax.Array:
     return jnp.sum(confidence)
 
 
-def area_loss_masks(masks: Sequence[jax.Array], power: jax.Array | float = 1.0) -> jax.Array:
-    """Equation 4: sum over layers of n_l times the sum of the mask [B, h, w], n_l = h^-power (section 4.1: 1 / h)."""
-    return sum(jnp.mean(jnp.sum(mask, axis=(1, 2))) * jnp.float32(mask.shape[1]) ** -power for mask in masks)
+def area_loss_masks(
+    masks: Sequence[jax.Array], power: jax.Array | float = 1.0, exponent: jax.Array | float = 1.0
+) -> jax.Array:
+    """Equation 4: sum over layers of n_l times the sum of the mask [B, h, w], n_l = h^-power (section 4.1: 1 / h).
+
+    With an exponent other than 1, each face's summand is raised to it; eps keeps the gradient of a closed mask finite.
+    """
+    eps = 1e-4
+
+    def of_one(mask: jax.Array) -> jax.Array:
+        area, share = jnp.sum(mask, axis=(1, 2)), jnp.float32(mask.shape[1]) ** -power
+        return jnp.where(exponent == 1.0, jnp.mean(area) * share, jnp.mean((area * share + eps) ** exponent))
+
+    return sum(of_one(mask) for mask in masks)
 
 
 def tv_loss(masks: Sequence[jax.Array]) -> jax.Array:
@@ -123,7 +135,7 @@ L2 = Term("l2", lambda e: l2_loss(e.delta), "lambda_l2")
 L2_MEAN = Term("l2", lambda e: l2_loss_mean(e.delta), "lambda_l2")
 IDENTITY = Term("identity", _identity, "lambda_id")
 SEGMENT_AREA = Term("area", lambda e: area_loss_segments(e.confidence), "lambda_area")
-AREA = Term("area", lambda e: area_loss_masks(e.masks, e.area_power), "lambda_area")
+AREA = Term("area", lambda e: area_loss_masks(e.masks, e.area_power, e.area_exponent), "lambda_area")
 TV = Term("tv", lambda e: tv_loss(e.masks), "lambda_tv")
 
 # What methods sum, in this order.

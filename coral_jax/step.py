@@ -94,7 +94,7 @@ def edit_loss(
     edited = Edited(
         original.image, drawn.image, drawn.full, clip_image, clip_full, frozen.text, delta, masks,
         None if trainables.selector is None else trainables.selector.confidence, frozen.clip, frozen.identity,
-        settings.area_power,
+        settings.area_power, settings.area_exponent,
     )  # fmt: skip
     total, terms = weighted_sum(method.terms, edited, settings)
     metrics = {f"loss/{name}": value for name, value in terms.items()} | {"loss/total": total}

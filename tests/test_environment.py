@@ -180,7 +180,7 @@ def test_a_domains_settings_of_other_types_are_explained(defaults, message):
         (lambda record: record.update(tau="0.5"), "tau is '0.5'"),
         (lambda record: record["settings"].update(truncation="0.7"), "truncation is '0.7'; give a number"),
         (lambda record: record["settings"].update(steps=6.5), "steps is 6.5; give a whole number"),
-        (lambda record: record["settings"].update(lambda_new=1), "the settings are .*lambda_new.*; known: area_power, "),
+        (lambda record: record["settings"].update(lambda_new=1), "the settings are .*lambda_new.*; known: area_exponent, "),
     ],
 )
 def test_a_damaged_edit_is_explained(trained, weights_dir, tmp_path, change, message):

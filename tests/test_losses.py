@@ -48,6 +48,10 @@ def test_area_losses():
     expected = np.mean([sum(mask[b].sum() / mask.shape[1] for mask in MASKS) for b in range(3)])
     np.testing.assert_allclose(losses.area_loss_masks(masks), expected, rtol=1e-5)
     np.testing.assert_allclose(losses.area_loss_masks(masks, 2.0), sum(mask.mean() for mask in MASKS), rtol=1e-5)
+    roots = sum(np.mean(np.sqrt(mask.mean(axis=(1, 2)))) for mask in MASKS)
+    np.testing.assert_allclose(losses.area_loss_masks(masks, 2.0, 0.5), roots, rtol=1e-3)
+    closed = [jnp.zeros((1, 4, 4))]
+    assert np.isfinite(jax.grad(lambda masks: losses.area_loss_masks(masks, 2.0, 0.5))(closed)[0]).all()
 
 
 def test_tv_loss():
@@ -92,7 +96,7 @@ def edited():
     image, features = (3, 8, 8, 3), (3, 7)
     shapes = [image, image, image, features, features, (7,), (3, 5, 4)]
     arrays = [jnp.asarray(RNG.standard_normal(shape)) for shape in shapes]
-    return Edited(*arrays, [jnp.asarray(m) for m in MASKS], jnp.asarray(RNG.uniform(size=(5, 3))), None, Mean(), 1.5)
+    return Edited(*arrays, [jnp.asarray(m) for m in MASKS], jnp.asarray(RNG.uniform(size=(5, 3))), None, Mean(), 1.5, 0.7)
 
 
 EQUATIONS = {
@@ -123,9 +127,9 @@ def test_terms_are_the_formulas_of_what_they_read(edited):
     identity = losses.identity_loss(Mean().embed(edited.image), Mean().embed(edited.original))
     expected = {
         "EQUATION_6": (both, losses.l2_loss(edited.delta), identity, losses.area_loss_segments(edited.confidence)),
-        "EQUATION_7": (both, losses.l2_loss(edited.delta), identity, losses.area_loss_masks(edited.masks, 1.5),
+        "EQUATION_7": (both, losses.l2_loss(edited.delta), identity, losses.area_loss_masks(edited.masks, 1.5, 0.7),
                        losses.tv_loss(edited.masks)),
-        "WITHOUT_FULL": (one, losses.l2_loss(edited.delta), identity, losses.area_loss_masks(edited.masks, 1.5),
+        "WITHOUT_FULL": (one, losses.l2_loss(edited.delta), identity, losses.area_loss_masks(edited.masks, 1.5, 0.7),
                          losses.tv_loss(edited.masks)),
         "OPTIMIZATION": (one, losses.l2_loss(edited.delta), identity),
         "MAPPER": (one, losses.l2_loss_mean(edited.delta), identity),
