@@ -14,7 +14,7 @@ _SHARED = {"tau": 0.85, "truncation": 0.7, "lambda_area": 8e-5, "lambda_tv": 1e-
 _FACES = _SHARED | {
     "learning_rate": 0.15,
     "region_learning_rate": 0.002,  # masks that learn at the editor's rate close before there is an edit
-    "lambda_l2": 1e-4,
+    "lambda_l2": 5e-5,
     "lambda_id": 0.1,
     "methods": {
         "attention_global": {"learning_rate": 0.013, "region_learning_rate": 0.004},

@@ -93,11 +93,10 @@ def recoloured(
         share = shares[chosen][..., place]
         images[chosen] = tinted(images[chosen], share * opacity[:, None, None], np.clip(colour, 0, 255))
         columns = [VOCABULARY.index(attribute) for attribute in names if attribute]
-        if part == "hair":
+        if part == "hair":  # called by what it looks like now
             mean = np.einsum("bhwc,bhw->bc", images[chosen], share) / share.sum(axis=(1, 2))[:, None]
-            decided = [hair_colours(mean)[attribute] for attribute in names]
-            true[np.ix_(chosen, columns)] = np.stack([yes for yes, _ in decided], 1)
-            known[np.ix_(chosen, columns)] = np.stack([yes | no for yes, no in decided], 1)
+            yes, no = (np.stack(each, axis=1) for each in zip(*(hair_colours(mean)[one] for one in names), strict=True))
+            true[np.ix_(chosen, columns)], known[np.ix_(chosen, columns)] = yes, yes | no
             continue
         for row, wanted, dull in zip(chosen, name, stained, strict=True):
             true[row, columns] = False
