@@ -155,6 +155,7 @@ from coral_jax.runtime import memory
 library = ctypes.CDLL(None)
 library.malloc.restype, library.malloc.argtypes, library.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
 library.sbrk.restype = ctypes.c_void_p
+library.prctl(41, 1, 0, 0, 0)  # PR_SET_THP_DISABLE: pages of one size, so that their faults can be counted
 
 def tuned(temporaries=0):
     return memory.tuned_for(SimpleNamespace(memory_analysis=lambda: SimpleNamespace(temp_size_in_bytes=temporaries)))
