@@ -106,8 +106,8 @@ def area_loss_masks(
     eps = 1e-4
 
     def of_one(mask: jax.Array) -> jax.Array:
-        area, share = jnp.sum(mask, axis=(1, 2)), jnp.float32(mask.shape[1]) ** -power
-        return jnp.where(exponent == 1.0, jnp.mean(area) * share, jnp.mean((area * share + eps) ** exponent))
+        area, n_l = jnp.sum(mask, axis=(1, 2)), jnp.float32(mask.shape[1]) ** -power
+        return jnp.where(exponent == 1.0, jnp.mean(area) * n_l, jnp.mean((area * n_l + eps) ** exponent))
 
     return sum(of_one(mask) for mask in masks)
 

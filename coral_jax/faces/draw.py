@@ -2,7 +2,7 @@
 
     python -m coral_jax.faces.draw --folder=faces_training --generator=generator.safetensors --name=plain --count=320
     python -m coral_jax.faces.draw --folder=faces_training --generator=generator.safetensors --name=moved --count=440
-    python -m coral_jax.faces.draw --folder=faces_training --generator=generator.safetensors --name=edited --count=336 \\
+    python -m coral_jax.faces.draw --folder=faces_training --generator=generator.safetensors --name=edited --count=350 \\
         --edits=runs/faces_table
 
 `plain` faces are drawn with psi from 0.5 to 1.  `moved` ones start with psi of at most 0.75 and move along directions of w on
@@ -121,14 +121,15 @@ def main(_: list[str]) -> None:
     if name.endswith("moved"):
         plain = pool.load(folder, "plain").rows(slice(FITTED))
         w = directions.moved(w, directions.fit(plain.w, labels.measures(plain)), SEEDS[name])
-    drawing = functools.partial(drawn, generator)
-    pieces = [(w[start : start + _PART], drawing) for start in range(0, len(w), _PART)]
     if name == "edited":
         domain, runs = load_domain("faces"), runs_with_edits(_EDITS.value)
         pieces = [
             (some, functools.partial(edited, run, domain))
             for run, some in zip(runs, np.array_split(w, len(runs)), strict=True)
         ]
+    else:
+        drawing = functools.partial(drawn, generator)
+        pieces = [(w[start : start + _PART], drawing) for start in range(0, len(w), _PART)]
     draw_pool(folder, name, critics.load(folder), pieces)
 
 
