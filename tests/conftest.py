@@ -2,7 +2,6 @@
 
 import json
 import os
-from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -37,6 +36,8 @@ SETTINGS = {
 }  # fmt: skip
 REPOSITORY = Path(__file__).parent.parent
 jax.config.update("jax_numpy_rank_promotion", "raise")  # what broadcasts says so
+# Not optimised, programs compile in half the time, and tiny networks need no speed; `optimised` is for what does.
+jax.config.update("jax_disable_most_optimizations", True)
 # Small programs compile in a third of the time without XLA's newer code for fused operations.  A flag that XLA does not
 # know ends the process, so it is given to the versions that are known to take it.
 if jax.__version_info__[:2] == (0, 10):
@@ -79,28 +80,19 @@ def caches(tmp_path_factory):
     compiled = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "compiled"
     os.environ.update(XDG_CACHE_HOME=str(folder), JAX_COMPILATION_CACHE_DIR=str(compiled))
     os.environ.update(JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0.1", JAX_PLATFORMS="cpu")
-    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # of processes that tests start; see `quick`
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # of processes that tests start
     os.environ.pop("CORAL_JAX_WEIGHTS", None)
     jax.config.update("jax_compilation_cache_dir", str(compiled))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     return folder
 
 
-@contextmanager
-def quick_compile():
-    """Compile without optimising: half the time, and tiny networks need no speed."""
+@pytest.fixture
+def optimised():
+    """Compile as for users: for tests of that, and of networks that are not tiny."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
     jax.config.update("jax_disable_most_optimizations", True)
-    try:
-        yield
-    finally:
-        jax.config.update("jax_disable_most_optimizations", False)
-
-
-@pytest.fixture(scope="module")
-def quick():
-    """`quick_compile` around a file of tests, and what its fixtures make."""
-    with quick_compile():
-        yield
 
 
 @pytest.fixture(scope="session")
@@ -134,8 +126,7 @@ def run_config(weights_dir):
 def trained(weights_dir, tmp_path_factory):
     """A finished run on the tiny domain: its folder and its summary."""
     folder = tmp_path_factory.mktemp("runs") / "surprised"
-    with quick_compile():
-        return SimpleNamespace(folder=folder, summary=train(run_config(weights_dir), folder))
+    return SimpleNamespace(folder=folder, summary=train(run_config(weights_dir), folder))
 
 
 @pytest.fixture(scope="session")

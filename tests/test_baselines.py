@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import quick_compile, run_config
+from conftest import run_config
 from PIL import Image
 
 from coral_jax import weights
@@ -25,7 +25,7 @@ def run(request, weights_dir, tmp_path_factory):
     config = run_config(weights_dir)
     config.update(method=request.param, steps=8, tau=0.2)
     folder = tmp_path_factory.mktemp("baselines") / request.param
-    with quick_compile(), pytest.MonkeyPatch.context() as patched:
+    with pytest.MonkeyPatch.context() as patched:
         # The templates are longer than the tiny CLIP's context.
         patched.setattr(relevance, "wordings", lambda domain, prompt: ([prompt], ["a face"]))
         summary = train(config, folder)

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 from conftest import REPOSITORY
-from tiny import copied, frozen, quick_compilation, step_alone  # noqa: F401
+from tiny import copied, frozen, step_alone
 
 from benchmarks import alone, inversion
 from benchmarks.naive import naive_train_step

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from tiny import GENERATOR, generator, largest, quick_compilation, w_plus  # noqa: F401
+from tiny import GENERATOR, generator, largest, w_plus
 
 from coral_jax.baselines.feat import blend_once
 from coral_jax.baselines.styleclip import draw_whole
@@ -25,14 +25,6 @@ def blended(network, codes, delta, masks, **flags):
 @pytest.fixture(scope="module")
 def network():
     return generator()
-
-
-@pytest.fixture
-def fully_optimised():
-    """Compile as users' programs are, where exactness is what is tested."""
-    jax.config.update("jax_disable_most_optimizations", False)
-    yield
-    jax.config.update("jax_disable_most_optimizations", True)
 
 
 def constant_masks(network, value, batch=2, layers=None):
@@ -66,7 +58,7 @@ def equation_1(network, w_plus, delta, masks):
 
 
 @pytest.mark.parametrize(("size", "batch"), [(8, 1), (16, 3), (64, 2)])
-def test_zero_mask_returns_the_original_exactly(fully_optimised, size, batch):
+def test_zero_mask_returns_the_original_exactly(optimised, size, batch):
     widths = {4: 8, 8: 12, 16: 7, 32: 6, 64: 5}
     config = StyleGAN2Config(size, 6, 5, 1, tuple((r, c) for r, c in widths.items() if r <= size))
     network, codes = generator(config), w_plus(batch, config=config)

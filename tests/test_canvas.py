@@ -15,8 +15,6 @@ from coral_jax.optimisers import Trainables
 from coral_jax.photos.photo import with_differences
 from coral_jax.runtime.numerics import key_of
 
-pytestmark = pytest.mark.usefixtures("quick")
-
 
 @pytest.fixture(scope="module")
 def w_plus(edit):

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from clip_made import RESNET, relative_error
-from tiny import quick_compilation  # noqa: F401
 
 from converters import clip as converter
 from coral_jax import metrics, weights

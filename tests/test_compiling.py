@@ -9,6 +9,8 @@ from coral_jax.models.ops import conv2d
 from coral_jax.runtime import compiling
 from coral_jax.runtime.target import aimed_at
 
+pytestmark = pytest.mark.usefixtures("optimised")
+
 
 @pytest.fixture
 def asked_anew():

@@ -14,8 +14,6 @@ from coral_jax.composition import Composition, compose
 from coral_jax.gallery import apply_to_faces, strengths_of
 from coral_jax.latents import w_plus_of_seeds
 
-pytestmark = pytest.mark.usefixtures("quick")
-
 
 @pytest.fixture(scope="module")
 def faces(edit):

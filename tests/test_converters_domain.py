@@ -25,8 +25,6 @@ from coral_jax.models.segmenter import MixtureSegmenter
 from coral_jax.models.stylegan2 import StyleGAN2, StyleGAN2Config
 from coral_jax.training.loop import train
 
-pytestmark = pytest.mark.usefixtures("quick")
-
 WIDER = StyleGAN2Config(32, 6, 5, 2, ((4, 8), (8, 6), (16, 6), (32, 4)))
 
 

@@ -3,7 +3,6 @@
 import pytest
 import tiny
 from test_converters_stylegan2 import DATA, PICKLES, ROSINALITY, assert_same, generator_of
-from tiny import quick_compilation  # noqa: F401
 
 from converters import export, reading, stylegan2
 from coral_jax import weights

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import quick_compilation  # noqa: F401
 
 from converters import mobilestylegan, openvino
 from coral_jax import weights
@@ -107,8 +106,7 @@ def wheel(tmp_path_factory):
     return path
 
 
-def test_the_published_network_draws_what_its_graph_does(wheel, tmp_path):
-    jax.config.update("jax_disable_most_optimizations", False)  # it is not tiny
+def test_the_published_network_draws_what_its_graph_does(optimised, wheel, tmp_path):
     said = mobilestylegan.convert(wheel, tmp_path / "generator.safetensors")
     assert "1024 px, 23 codes of 512" in said and "15 layers" in said
     generator = weights.load(tmp_path / "generator.safetensors")

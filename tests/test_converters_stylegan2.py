@@ -14,7 +14,6 @@ import pytest
 import tiny
 from conftest import REPOSITORY
 from flax import nnx
-from tiny import quick_compilation  # noqa: F401
 
 from converters import engine, reading, stylegan2
 from coral_jax import weights

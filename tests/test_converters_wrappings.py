@@ -8,7 +8,6 @@ import pytest
 import tiny
 import torch_files
 from test_converters_stylegan2 import assert_same, generator_of
-from tiny import quick_compilation  # noqa: F401
 from torch_files import Made, Name
 
 from converters import engine, reading, stylegan2

@@ -14,8 +14,6 @@ from coral_jax.domains import known_domains, load_domain, weights_folder
 from coral_jax.models.segmenter import MixtureSegmenter, PixelClassifier
 from coral_jax.toons import captions, truth
 
-pytestmark = pytest.mark.usefixtures("quick")
-
 
 @pytest.fixture
 def copied(weights_dir, tmp_path):

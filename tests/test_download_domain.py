@@ -174,7 +174,6 @@ def test_without_a_network_it_says_what_to_get_by_hand(offline, tmp_path, capsys
     assert names(tmp_path / "weights") == []
 
 
-@pytest.mark.usefixtures("quick")
 def test_from_a_folder_no_network_is_needed(offline, published, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("converters.domain.fit_segmenter", lambda *_: weights.load(DATA.parent / "no file"))
     asked = []

@@ -16,8 +16,6 @@ from coral_jax.gallery import apply_to_faces, strengths_of, undoing
 from coral_jax.latents import load_latents, parse_seeds, w_plus_of_seeds
 from coral_jax.methods import get_method
 
-pytestmark = pytest.mark.usefixtures("quick")
-
 
 @pytest.fixture(scope="module")
 def w_plus(edit):

@@ -18,8 +18,6 @@ from coral_jax.runtime.numerics import key_of
 from coral_jax.studio.learner import Watcher, as_shown
 from coral_jax.training.loop import proxy, record_of, train
 
-pytestmark = pytest.mark.usefixtures("quick")
-
 
 @pytest.fixture
 def low(weights_dir, tmp_path):

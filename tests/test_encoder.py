@@ -20,7 +20,6 @@ from coral_jax.worlds.encoding import explained, train_encoder, varied
 
 DATA = Path(__file__).parent / "data"
 
-pytestmark = pytest.mark.usefixtures("quick")
 
 
 def test_e4e_and_psp_convert_and_encode_as_published():

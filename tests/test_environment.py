@@ -23,8 +23,6 @@ from coral_jax.runtime.errors import NonFiniteError, line_of
 from coral_jax.training.loop import train
 from coral_jax.training.workdir import finished
 
-pytestmark = pytest.mark.usefixtures("quick")
-
 
 @pytest.fixture
 def run(monkeypatch):

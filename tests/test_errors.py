@@ -14,7 +14,6 @@ from coral_jax.training.logs import MetricsLog, read_metrics
 from coral_jax.training.workdir import claim
 
 pytestmark = [
-    pytest.mark.usefixtures("quick"),
     pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning"),  # by which ml_collections reads config files
 ]
 CONFIG = "--config=configs/surprised.py:domain=tiny"

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import REPOSITORY, quick_compile
+from conftest import REPOSITORY
 from PIL import Image
 from svg import SVG, ids, styles, texts
 
@@ -33,8 +33,7 @@ PROMPTS = ["surprised", "blue eyes"]
 @pytest.fixture(scope="module")
 def evaluated(weights_dir, tmp_path_factory):
     out = tmp_path_factory.mktemp("evaluation")
-    with quick_compile():
-        rows = compare(out, METHODS, PROMPTS, "tiny", num_images=10, weights_dir=str(weights_dir), report=True)
+    rows = compare(out, METHODS, PROMPTS, "tiny", num_images=10, weights_dir=str(weights_dir), report=True)
     return SimpleNamespace(out=out, rows=rows, table=json.loads((out / "table.json").read_text()))
 
 
@@ -219,8 +218,7 @@ def test_several_seeds_are_one_row_over_faces_and_trainings(evaluated, weights_d
     (old / "resamples.safetensors").unlink()
     times = {path: path.stat().st_mtime_ns for path in (old / "summary.json", old / "evaluation.json")}
     more = {"num_images": 10, "training_seeds": 2, "weights_dir": str(weights_dir)}
-    with quick_compile():
-        (row,) = compare(out, [method], PROMPTS[:1], "tiny", report=True, **more)
+    (row,) = compare(out, [method], PROMPTS[:1], "tiny", report=True, **more)
     assert [path.stat().st_mtime_ns != time for path, time in times.items()] == [False, True]
     seeds = [json.loads((out / f"{method}{end}" / "surprised" / "evaluation.json").read_text()) for end in ("", "_seed=1")]
     assert [record["key"]["settings"]["seed"] for record in seeds] == [0, 1]

@@ -17,7 +17,6 @@ TINY = CLIPConfig(
     image_size=16, patch_size=4, vision_width=8, vision_layers=0, vision_heads=1, vision_convs=(4, 6), text_width=8,
     text_layers=1, text_heads=2, embed_dim=8, context=train_clip.CONTEXT, vocab_size=900,
 )  # fmt: skip
-pytestmark = pytest.mark.usefixtures("quick")
 
 
 @pytest.fixture(scope="module")

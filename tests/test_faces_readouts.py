@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from tiny import build, quick_compilation  # noqa: F401
+from tiny import build
 
 from coral_jax import weights
 from coral_jax.faces import train_readouts

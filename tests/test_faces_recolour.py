@@ -62,7 +62,7 @@ def test_hair_of_any_colour_is_called_by_what_it_looks_like():
     assert len(red) > 5 and (blue > green).all() and (red > green).all()
 
 
-def test_copper_is_not_blond_and_a_blue_shine_is_not_purple():
+def test_copper_and_orange_are_not_blond_and_a_blue_shine_is_not_purple():
     copper, golden, shine, purple, silver = (150, 90, 50), (215, 180, 120), (20, 22, 30), (120, 50, 160), (170, 172, 168)
     found = labels.hair_colours(np.array([copper, golden, shine, purple, silver], np.float32))
     yes = {name: list(both[0]) for name, both in found.items()}
@@ -72,6 +72,8 @@ def test_copper_is_not_blond_and_a_blue_shine_is_not_purple():
     assert yes["black_hair"] == [False, False, True, False, False]
     assert yes["grey_hair"] == [False, False, False, False, True]
     assert not any((yes & no).any() for yes, no in found.values())
+    blond, not_blond = labels.hair_colours(np.array([[235, 145, 70], [235, 110, 50]]))["blond_hair"]  # orange, redder
+    assert not blond.any() and list(not_blond) == [False, True]
 
 
 def _labels() -> np.ndarray:

@@ -9,7 +9,7 @@ import pytest
 from conftest import make_domain, run_config
 from flax import nnx
 from made_up import MadeUp, MadeUpConfig
-from tiny import build, copied, frozen, largest, quick_compilation, step_alone  # noqa: F401
+from tiny import build, copied, frozen, largest, step_alone
 
 from coral_jax import weights
 from coral_jax.artifact import load_edit

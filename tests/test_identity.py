@@ -17,7 +17,6 @@ from coral_jax.models.identity import Identity, IdentityConfig
 RNG_KEY = jax.random.key(0, impl="unsafe_rbg")  # compiles ten times faster than the default
 DATA = Path(__file__).parent / "data"
 SMALL = IdentityConfig(units=(1, 1), widths=(8, 16), input_size=16, embed_dim=8)
-pytestmark = pytest.mark.usefixtures("quick")
 
 
 @pytest.fixture(scope="module")

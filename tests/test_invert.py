@@ -17,7 +17,6 @@ from coral_jax.photos.resume import load_state, save_state
 PLAN = invert.Plan(0, 40, 0.1, 0.001, 0.001)
 TUNING = tune.Tuning(12, 0.02, 1.0)
 
-pytestmark = pytest.mark.usefixtures("quick")
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ from coral_jax import losses
 from coral_jax.config import Settings
 from coral_jax.losses import Edited, Term, weighted_sum
 
-pytestmark = pytest.mark.usefixtures("quick")
 RNG = np.random.default_rng(0)
 MASKS = [RNG.uniform(size=(3, size, size)) for size in (4, 8, 8)]
 

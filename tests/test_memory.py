@@ -13,6 +13,7 @@ from conftest import REPOSITORY
 from coral_jax.runtime import memory
 from coral_jax.runtime.compiling import compile_ahead
 
+pytestmark = pytest.mark.usefixtures("optimised")
 needs_glibc = pytest.mark.skipif(memory._glibc() is None, reason="not glibc")
 MEGABYTES = 256
 PIECES = (300 << 20, 5000, 5000, 3000)  # bytes that are free between what is in use, of `Glibc`

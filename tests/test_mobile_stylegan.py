@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from jax.test_util import check_grads
-from tiny import build, largest, quick_compilation  # noqa: F401
+from tiny import build, largest
 
 from coral_jax import weights
 from coral_jax.blend import blend, original_synthesis

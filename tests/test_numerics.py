@@ -22,8 +22,6 @@ from coral_jax.runtime.numerics import facts, key_of, pinned
 from coral_jax.training.loop import record_of, train
 from coral_jax.training.workdir import claim
 
-pytestmark = pytest.mark.usefixtures("quick")
-
 
 @contextlib.contextmanager
 def seed_offset(offset):

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
-from conftest import REPOSITORY, quick_compile, run_config
+from conftest import REPOSITORY, run_config
 from jax.sharding import AbstractMesh, AxisType
 
 from benchmarks import ahead
@@ -25,7 +25,6 @@ from coral_jax.training.logs import read_metrics
 from coral_jax.training.loop import Run, train, train_all
 from coral_jax.training.partition import DATA, PROMPT, join, make_mesh, make_step, shares
 
-pytestmark = pytest.mark.usefixtures("quick")
 PROMPTS = ["surprised", "blue eyes"]
 NAMES = ["surprised", "blue_eyes"]  # of their folders
 TWO_DEVICES = " --xla_force_host_platform_device_count=2"
@@ -54,8 +53,7 @@ def alone(trained, weights_dir, tmp_path_factory):
     folder = tmp_path_factory.mktemp("alone") / "blue_eyes"
     config = run_config(weights_dir)
     config.prompt = "blue eyes"
-    with quick_compile():
-        train(config, folder)
+    train(config, folder)
     return {"surprised": trained.folder, "blue_eyes": folder}
 
 

@@ -27,7 +27,6 @@ from coral_jax.photos.photo import load_photo
 from coral_jax.photos.tune import Tuning
 from coral_jax.pictures import MOST_PIXELS, read_picture
 
-pytestmark = pytest.mark.usefixtures("quick")
 EFFORT = Effort(Plan(0, 6, 0.1, 0.01, 0.1), Tuning(3, 0.01, 1.0))
 
 

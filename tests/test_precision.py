@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from tiny import copied, frozen, largest, quick_compilation, step_alone, w_plus  # noqa: F401
+from tiny import copied, frozen, largest, step_alone, w_plus
 
 from coral_jax.config import Settings
 from coral_jax.models.precision import cast, cast_all

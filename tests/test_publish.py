@@ -13,8 +13,6 @@ from coral_jax.domains import EMBEDDED
 from coral_jax.publishing import publish
 from coral_jax.runtime.files import write_json
 
-pytestmark = pytest.mark.usefixtures("quick")
-
 
 @pytest.fixture(scope="module")
 def published(trained, tmp_path_factory):

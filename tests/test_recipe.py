@@ -15,8 +15,6 @@ from coral_jax.canvas import ERASED, LEARNED, Adjusted, Canvas
 from coral_jax.figures import png
 from coral_jax.latents import w_plus_of_seeds
 
-pytestmark = pytest.mark.usefixtures("quick")
-
 
 @pytest.fixture(scope="module")
 def runs(trained):

@@ -12,7 +12,6 @@ from coral_jax.blend import original_synthesis
 from coral_jax.regions import AttentionNetwork, SegmentSelection, resize_map
 
 ALL = (1, 2, 3, 4, 5)  # layers of the tiny generator
-pytestmark = pytest.mark.usefixtures("quick")
 RNG = np.random.default_rng(0)
 
 

@@ -15,7 +15,6 @@ from coral_jax.global_directions.templates import TEMPLATES, wordings
 from coral_jax.models.clip import CLIP
 from coral_jax.toons.captions import parse
 
-pytestmark = pytest.mark.usefixtures("quick")
 LAYER = generator().layers[2]  # the convolution looked at
 FACES = 3
 

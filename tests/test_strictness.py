@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import run_config
-from tiny import frozen, quick_compilation, w_plus  # noqa: F401
+from tiny import frozen, w_plus
 
 from coral_jax.config import Settings
 from coral_jax.methods import ABLATIONS, METHODS, get_method

@@ -22,7 +22,6 @@ from coral_jax.studio.easel import Easel
 from coral_jax.studio.sessions import Sessions
 from coral_jax.studio.uploads import Upload, end, keep
 
-pytestmark = pytest.mark.usefixtures("quick")
 PICTURE = np.random.default_rng(0).integers(0, 255, (20, 20, 3), np.uint8)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from safetensors.numpy import load_file
-from tiny import generator, quick_compilation, w_plus  # noqa: F401
+from tiny import generator, w_plus
 
 from converters import reading
 from converters import stylegan2 as converter

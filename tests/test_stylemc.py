@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from tiny import generator, quick_compilation  # noqa: F401
+from tiny import generator
 
 from coral_jax.baselines import stylemc
 from coral_jax.models.stylegan2 import StyleGAN2, StyleGAN2Config

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from tiny import generator, largest, quick_compilation, w_plus  # noqa: F401
+from tiny import generator, largest, w_plus
 
 from coral_jax.baselines.stylespace import (
     ChannelSelection,

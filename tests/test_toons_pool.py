@@ -9,7 +9,6 @@ from coral_jax.domains import EMBEDDED
 from coral_jax.toons.faces import GROUPS, Z_DIM, faces_from_z, mix, numbers
 from coral_jax.toons.pool import exaggerate, mixed, shuffled
 
-pytestmark = pytest.mark.usefixtures("quick")
 COUNT = 2048
 
 

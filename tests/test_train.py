@@ -26,8 +26,6 @@ from coral_jax.training.finish import FACES_ONE_BY_ONE
 from coral_jax.training.logs import read_metrics
 from coral_jax.training.loop import check_finite, train
 
-pytestmark = pytest.mark.usefixtures("quick")
-
 
 def final_weights(folder):
     return weights.load_tensors(folder / "edit" / "weights.safetensors")[0]

@@ -11,8 +11,6 @@ from coral_jax.evaluation import suites
 from coral_jax.training import loop
 from coral_jax.training.loop import Run, train_all
 
-pytestmark = pytest.mark.usefixtures("quick")
-
 
 class Begun(Exception):
     """Training has begun."""

@@ -6,7 +6,6 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from flax import nnx
 
 from coral_jax.config import Settings
@@ -33,14 +32,6 @@ CLIP_SIZES = CLIPConfig(
 IDENTITY_SIZES = IdentityConfig(units=(1, 1), widths=(4, 4), input_size=16, embed_dim=8)
 SEGMENTS = 3
 MIXTURE_SIZES = MixtureSegmenterConfig(layers=((2, 6), (4, 4)), resolution=8, segments=SEGMENTS, components=4)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """These programs run for milliseconds; what XLA saves there it loses many times over in compiling."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def build(make: Callable[[], nnx.Module], seed: int = 0) -> nnx.Module:
