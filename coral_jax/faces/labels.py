@@ -186,6 +186,7 @@ def hair_colours(colour: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]
     light, chroma = colour @ _LUMINANCE / 255, saturation * value
     dyed = (hue > 65) & (hue < 340) & (chroma > 0.12)
     reddish = (hue < 24) | (hue > 350)
+    orange = (hue < 32) & (saturation > 0.55)
     found = {
         "black_hair": ((light < 0.19) & ~dyed, (light > 0.27) | (dyed & (light > 0.1))),
         "brown_hair": (
@@ -193,8 +194,8 @@ def hair_colours(colour: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]
             (light < 0.14) | (light > 0.55) | dyed,
         ),
         "blond_hair": (
-            (light > 0.46) & (saturation > 0.22) & (hue > 20) & (hue < 55),
-            (light < 0.42) | (saturation < 0.1) | dyed | ((hue < 14) & (saturation > 0.5)),
+            (light > 0.46) & (saturation > 0.22) & (hue > 20) & (hue < 55) & ~orange,
+            (light < 0.42) | (saturation < 0.1) | dyed | ((hue < 24) & (saturation > 0.65)),
         ),
         "grey_hair": ((light > 0.36) & (saturation < 0.15), (light < 0.27) | (saturation > 0.28)),
         "red_hair": (

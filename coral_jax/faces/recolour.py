@@ -25,13 +25,13 @@ COLOURS: Mapping[str, Mapping[str, tuple[int, int, int]]] = {
     "background": {"": (128, 128, 128)},
     "cloth": {"": (128, 128, 128)},
 }  # fmt: skip
-_CHANCE = {"hair": 0.4, "iris": 0.75, "lips": 0.5, "skin": 0.3, "background": 0.25, "cloth": 0.25}
+_CHANCE = {"hair": 0.4, "iris": 0.75, "lips": 0.5, "skin": 0.35, "background": 0.25, "cloth": 0.25}
 _SPREAD = {"hair": 18, "iris": 18, "lips": 25, "skin": 10, "background": 120, "cloth": 120}  # of a colour, in levels
 _OPACITY = {"hair": (0.7, 1), "iris": (0.85, 1), "lips": (0.5, 0.95), "skin": (0.5, 0.9), "background": (0.2, 0.9),
             "cloth": (0.2, 0.9)}  # fmt: skip
 PARTS = tuple(COLOURS)
 _LUMINANCE = np.array([0.3, 0.59, 0.11], np.float32)
-_DULL = 0.12  # chance that skin is stained with any colour: none of its attributes is then known
+_DULL = 0.4  # chance that skin gets any colour: none of its attributes is then known
 _ANY = 0.5  # chance that hair gets any colour: what copper or a blue shine is not is learnt from these
 
 
@@ -89,7 +89,7 @@ def recoloured(
             colour[free] = any_hair(free.sum(), random)
         stained = (random.random(len(chosen)) < _DULL) & (part == "skin")
         colour[stained] = random.uniform(0, 255, (stained.sum(), 3))
-        opacity[stained] *= 0.5
+        opacity[stained] *= random.uniform(0.4, 1, stained.sum())
         share = shares[chosen][..., place]
         images[chosen] = tinted(images[chosen], share * opacity[:, None, None], np.clip(colour, 0, 255))
         columns = [VOCABULARY.index(attribute) for attribute in names if attribute]
