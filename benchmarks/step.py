@@ -41,6 +41,7 @@ _SIZE = flags.DEFINE_enum("size", "256", [str(size) for size in SIZES], "resolut
 _LOSS_RESOLUTION = flags.DEFINE_integer("loss_resolution", None, "the losses see the image at this resolution")
 _DOMAIN = flags.DEFINE_string("domain", None, "measure this domain's networks instead of random ones")
 _BATCH = flags.DEFINE_integer("batch", 3, "faces per step", lower_bound=1)
+_MICROBATCH = flags.DEFINE_integer("microbatch", 0, "of these, how many a device differentiates at once; 0: all", lower_bound=0)
 _METHOD = flags.DEFINE_enum("method", "attention_mapper", list(METHODS), "method to measure")
 _DTYPE = flags.DEFINE_enum("dtype", "float32", COMPUTE_DTYPES, "type that the frozen networks compute in")
 _TARGET = flags.DEFINE_string("target", None, f"compile for chips that are not here instead: {targets.USAGE}")
@@ -67,9 +68,13 @@ def networks(make: Callable = random_network) -> Frozen:
     return with_inputs(cast_all(frozen, _DTYPE.value), method, _BATCH.value)
 
 
+def _settings() -> Settings:
+    return Settings(_METHOD.value, _BATCH.value, _MICROBATCH.value)
+
+
 def measured(form: str) -> dict[str, float]:
     """One form of the step, in this process; all but the literal one as `coral_jax.training` runs them, on all devices."""
-    frozen, settings, key = networks(), Settings(_METHOD.value, _BATCH.value), key_of(0)
+    frozen, settings, key = networks(), _settings(), key_of(0)
     state = jax.jit(init_state)(settings, frozen, key)
     if form == "naive":
         program, devices = jax.jit(naive_train_step, donate_argnums=0), 1
@@ -125,9 +130,8 @@ def one_form() -> dict:
     """What --form asks for, in this process."""
     if _FORM.value != "ahead":
         return measured(_FORM.value) | {"device": jax.devices()[0].device_kind}
-    settings = Settings(_METHOD.value, _BATCH.value)
     make = functools.partial(networks, shapes_of_network)
-    return ahead.compiled(_TARGET.value, _COMPARE.value, make, settings, _PROMPTS.value, _DTYPE.value)
+    return ahead.compiled(_TARGET.value, _COMPARE.value, make, _settings(), _PROMPTS.value, _DTYPE.value)
 
 
 def main() -> None:
@@ -136,7 +140,7 @@ def main() -> None:
         print(json.dumps(one_form()))
         return
     check_compare()
-    described = ("domain", "size", "batch", "method", "dtype", "loss_resolution")
+    described = ("domain", "size", "batch", "microbatch", "method", "dtype", "loss_resolution")
     values = {name: flags.FLAGS[name].value for name in (*described, "prompts", "repeats")}
     chosen = [f"--{name}={value}" for name, value in values.items() if value is not None]
 

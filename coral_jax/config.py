@@ -24,12 +24,13 @@ ALPHA_LIMIT = 1.5  # the paper's range (section 4.1)
 class Settings:
     """Hyper-parameters of a training step, each a field of the config.  The lambdas are ours (the paper publishes none).
 
-    A pytree of its numbers: one compiled step serves every rate and every lambda, and only another method or batch size
-    needs another.  In the config, None stands for the domain's own value for the method.
+    A pytree of its numbers: one compiled step serves every rate and every lambda, and only another method or (micro)batch
+    size needs another.  In the config, None stands for the domain's own value for the method.
     """
 
     method: str = "attention_mapper"  # a name of coral_jax.methods: CORAL's four, baselines, ablations
     batch_size: int = 3  # faces per step
+    microbatch_size: int = 0  # of these, at most how many a device differentiates at once, to save memory; 0: all
     truncation: float = 0.7  # psi of the sampled w: 1 draws every face, 0 the mean face
     learning_rate: float = 0.05  # of the latent editor
     region_learning_rate: float = 0.05  # of the region selector
@@ -45,7 +46,7 @@ class Settings:
     steps: int = 20_000  # of the run: the paper's (section 4.1); rates may follow a schedule over them
 
 
-_STATIC = ("method", "batch_size")  # a step is compiled for
+_STATIC = ("method", "batch_size", "microbatch_size")  # a step is compiled for
 _NUMBERS = [field for field in dataclasses.fields(Settings) if field.name != "method"]
 _HYPER = tuple(field.name for field in _NUMBERS)
 jax.tree_util.register_dataclass(Settings, [name for name in _HYPER if name not in _STATIC], list(_STATIC))
@@ -160,6 +161,8 @@ def resolve(config: ml_collections.ConfigDict, defaults: dict) -> Resolved:
     for name, value in chosen.items():
         if not 0 <= value < float("inf"):
             raise ValueError(f"{name} is {value}; give a number of at least 0 with --config.{name}=VALUE")
+    if method.per_face and settings.microbatch_size:
+        raise ValueError(f"{method.name} edits each face on its own and learns all at once; leave microbatch_size out")
     check_seed(config.seed, "--config.seed")
     return Resolved(settings, check_tau(tau))
 

@@ -173,10 +173,23 @@ def learn(
     mean: Mean = lambda tree: tree,
 ) -> tuple[Trainables, optax.OptState, dict[str, jax.Array]]:
     """One prompt's share of a step, on faces that were observed: (trainables, state of the optimiser, metrics)."""
-    gradients, metrics = mean(jax.grad(edit_loss, has_aux=True)(trainables, frozen, original, settings))
+    gradients, metrics = mean(_gradients(trainables, frozen, original, settings))
     rates = Rates(settings.learning_rate, settings.region_learning_rate, settings.steps)
     optimiser = get_method(settings.method).optimiser
     return *optimiser.step(trainables, opt_state, gradients, rates, frozen.channels), metrics
+
+
+def _gradients(
+    trainables: Trainables, frozen: Frozen, original: Original, settings: Settings
+) -> tuple[Trainables, dict[str, jax.Array]]:
+    """Gradients of `edit_loss`, and its metrics: of the batch, or the mean of what its microbatches give one by one."""
+    of_batch, faces = jax.grad(edit_loss, has_aux=True), len(original.w_plus)
+    size = max(n for n in range(1, (settings.microbatch_size or faces) + 1) if faces % n == 0)
+    if size == faces:
+        return of_batch(trainables, frozen, original, settings)
+    parts = jax.tree.map(lambda values: values.reshape(-1, size, *values.shape[1:]), original)
+    found = jax.lax.map(lambda part: of_batch(trainables, frozen, part, settings), parts)
+    return jax.tree.map(lambda values: jnp.mean(values, axis=0), found)
 
 
 def find_deltas(frozen: Frozen, settings: Settings, w_plus: jax.Array) -> Trainables:

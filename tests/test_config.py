@@ -51,13 +51,14 @@ def test_every_field_is_read_by_the_program():
         assert re.search(rf"(?<!_)settings\.{field}\b(?! =)", source), f"settings.{field} is never read"
 
 
-def test_a_step_is_compiled_for_method_and_batch_size_only():
+def test_a_step_is_compiled_for_method_and_batch_sizes_only():
     """Settings are a pytree of their other numbers, so that one program serves every rate, every lambda and any length."""
     leaves, tree = jax.tree.flatten(Settings())
-    assert len(leaves) == len(Settings.__dataclass_fields__) - 2
-    others = Settings(**{name: 0.25 for name in Settings.__dataclass_fields__ if name not in ("method", "batch_size")})
+    assert len(leaves) == len(Settings.__dataclass_fields__) - 3
+    static = ("method", "batch_size", "microbatch_size")
+    others = Settings(**{name: 0.25 for name in Settings.__dataclass_fields__ if name not in static})
     assert jax.tree.structure(others) == tree and jax.tree.leaves(others) == [0.25] * len(leaves)
-    for changed in (Settings(method="segment_global"), Settings(batch_size=4)):
+    for changed in (Settings(method="segment_global"), Settings(batch_size=4), Settings(microbatch_size=1)):
         assert jax.tree.structure(changed) != tree
 
 
@@ -106,8 +107,10 @@ def test_misspelt_fields_cannot_be_set():
 @pytest.mark.parametrize(
     "fields, message",
     [({"steps": 0}, "steps is 0; give at least 1"), ({"batch_size": 0}, "batch_size is 0"),
+     ({"microbatch_size": -1}, "microbatch_size is -1"),
      ({"checkpoint_every": 0}, "checkpoint_every is 0"), ({"log_every": -1}, "log_every is -1"),
      ({"lambda_id": -0.1}, "lambda_id is -0.1"), ({"learning_rate": float("nan")}, "learning_rate is nan"),
+     ({"method": "styleclip_optimization", "microbatch_size": 2}, "learns all at once; leave microbatch_size out"),
      ({"tau": 1.5}, "tau is 1.5"), ({"method": "segmnt"}, "unknown method 'segmnt'; choose one of segment_global")],
 )  # fmt: skip
 def test_values_out_of_range_are_explained(fields, message):
@@ -116,7 +119,7 @@ def test_values_out_of_range_are_explained(fields, message):
 
 
 def test_a_domains_unknown_default_is_explained():
-    with pytest.raises(ValueError, match=r"domain.json have unknown names \['lambda_aera'\]; known: batch_size, truncation"):
+    with pytest.raises(ValueError, match=r"unknown names \['lambda_aera'\]; known: batch_size, microbatch_size, truncation"):
         resolve(make("happy"), {"lambda_aera": 1.0})
 
 

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import SEGMENTS, copied, frozen, largest, quick_compilation, step_alone, w_plus  # noqa: F401
+from tiny import SEGMENTS, copied, frozen, largest, step_alone, w_plus
 
-from coral_jax import losses
+from coral_jax import losses, step
 from coral_jax.baselines.stylespace import draw_styled, style_widths
 from coral_jax.config import Settings
 from coral_jax.methods import ABLATIONS, METHODS, get_method
@@ -280,3 +280,17 @@ def test_the_step_is_the_same_in_the_form_of_every_platform(form, domain):
         np.testing.assert_allclose(values[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
     for ours, wanted in zip(jax.tree.leaves(found.opt_state.mu), jax.tree.leaves(expected.opt_state.mu), strict=True):
         np.testing.assert_allclose(ours, wanted, rtol=1e-3, atol=1e-4 * largest(wanted) + 1e-9)
+
+
+@pytest.mark.parametrize("method", ["attention_mapper", "segment_global", "styleclip_mapper"])
+def test_microbatches_give_what_the_batch_gives(method, domain):
+    """Of four faces at most three at once, which is two and two."""
+    whole, halves = (settings(method, batch_size=4, microbatch_size=size) for size in (0, 3))
+    state = init_state(whole, domain, jax.random.key(0))
+    w_plus = w_plus_of(domain, draw_z(domain, KEY, 0, whole), whole)
+    original = observe(domain, w_plus, get_method(method))
+    found = [jax.jit(step._gradients)(state.trainables, domain, original, chosen) for chosen in (whole, halves)]
+    for one, other in zip(*map(jax.tree.leaves, found), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-6 + 1e-5 * np.abs(one).max())
+    parts = jax.make_jaxpr(step._gradients)(state.trainables, domain, original, halves)
+    assert str(parts).count("length=2") == 1
