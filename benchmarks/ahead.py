@@ -88,7 +88,7 @@ def described(program: jax.stages.Compiled, chip: targets.Chip, batch: int, mesh
     """Memory, work, meetings and costliest instructions of one device's program."""
     taken, text = program.memory_analysis(), program.as_text()
     found = hlo.instructions(text)
-    costs = program.cost_analysis() or {}  # there are none for a GPU that is not here
+    costs = {} if hlo.has_loops(text) else program.cost_analysis() or {}  # there are none for a GPU that is not here
     kept, temporary = taken.argument_size_in_bytes, taken.temp_size_in_bytes
     total = kept + taken.output_size_in_bytes + temporary - taken.alias_size_in_bytes
     total += taken.generated_code_size_in_bytes

@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from collections.abc import Callable
 from typing import NamedTuple
 
 _BITS = {"pred": 8, "s8": 8, "u8": 8, "bf16": 16, "f16": 16, "s16": 16, "u16": 16, "f32": 32, "s32": 32, "u32": 32}
@@ -12,31 +13,46 @@ _MOVES_NOTHING = ("parameter", "constant", "tuple", "get-tuple-element", "bitcas
 
 
 class Instruction(NamedTuple):
-    """One instruction of the entry computation; `moved` bytes are those of its operands and its result."""
+    """One instruction; `moved` bytes are those of its operands and its result, over all rounds of the loop that it is in."""
 
     name: str
     opcode: str
     moved: int
-    cycles: int  # the TPU compiler's own estimate; 0 where it gives none
+    cycles: int  # likewise, the TPU compiler's own estimate; 0 where it gives none
     source: str  # "ops.py:12 conv2d", the innermost of ours; "" where there is none
 
 
 def instructions(text: str) -> list[Instruction]:
-    """The entry computation of an optimised program, `compiled.as_text()`."""
-    source = _sources(text)
+    """The entry computation of an optimised program, `compiled.as_text()`, and the loops in there."""
+    bodies = re.findall(r"^(ENTRY |%[\w.\-]+).*\{\n((?:  .*\n)*)", text, re.MULTILINE)
+    return _of_computation("ENTRY ", {name: body.splitlines() for name, body in bodies}, _sources(text), 1)
+
+
+def has_loops(text: str) -> bool:
+    """Whether an optimised program holds a loop, whose rounds XLA's cost analysis counts once."""
+    return " while(" in text
+
+
+def _of_computation(computation: str, lines: dict[str, list[str]], source: Callable, rounds: int) -> list[Instruction]:
     found, sizes = [], {}
-    for line in text[text.index("\nENTRY ") :].splitlines():
+    for line in lines[computation]:
         matched = _INSTRUCTION.match(line)
         if not matched:
             continue
         name, shape, opcode, rest = matched.groups()
         # Work space of a library's call is no data.
         sizes[name] = _size(re.sub(r"\b[us]8\[", "space[", shape) if opcode == "custom-call" else shape)
+        if opcode == "while":
+            trips = re.search(r'"known_trip_count":\{"n":"(\d+)"\}', line)
+            body = re.search(r"body=(%[\w.\-]+)", rest)[1]
+            found += _of_computation(body, lines, source, rounds * int(trips[1] if trips else 1))
+            continue
         operands = re.findall(r"%([\w.\-]+)", rest.partition("), ")[0])
         moved = 0 if opcode in _MOVES_NOTHING else sizes[name] + sum(sizes.get(operand, 0) for operand in operands)
         cycles = re.search(r'"estimated_cycles":"(\d+)"', line)
+        cycles = rounds * int(cycles[1]) if cycles else 0
         frame = re.search(r"stack_frame_id=(\d+)", line)
-        found.append(Instruction(name, opcode, moved, int(cycles[1]) if cycles else 0, source(frame and int(frame[1]))))
+        found.append(Instruction(name, opcode, rounds * moved, cycles, source(frame and int(frame[1]))))
     return found
 
 

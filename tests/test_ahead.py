@@ -59,6 +59,23 @@ def test_cycles_bytes_and_lines_are_read_from_a_tpus_program():
     assert hlo.collectives(TPU_PROGRAM) == {"all-reduce": 1}
 
 
+def test_what_is_in_a_loop_counts_as_often_as_it_runs():
+    """Two loops, one in the other, in what jax prints today; the program for a CPU has no cycles."""
+
+    def inner(x):
+        return jax.lax.fori_loop(0, 5, lambda _, y: jnp.sin(y @ y), x)
+
+    def moved(program):
+        text = jax.jit(program).lower(jnp.ones((64, 64))).compile().as_text()
+        assert hlo.has_loops(text) == (program is not jnp.sin)
+        return sum(one.moved for one in hlo.instructions(text))
+
+    once, rounds = moved(inner), moved(lambda x: jax.lax.fori_loop(0, 7, lambda _, y: inner(y), x))
+    assert moved(jnp.sin) == 2 * 4 * 64 * 64
+    assert 5 * 4 * 4 * 64 * 64 <= once < 5 * 9 * 4 * 64 * 64  # a product and a sine, and copies
+    assert 6 * once < rounds < 9 * once
+
+
 def test_lines_are_found_in_what_jax_prints_today():
     compiled = jax.jit(conv2d).lower(jnp.ones((1, 8, 8, 4)), jnp.ones((3, 3, 4, 4))).compile()
     assert any(one.source.endswith("conv2d") for one in hlo.instructions(compiled.as_text()))

@@ -122,8 +122,14 @@ def test_runs_of_older_releases_go_on(trained, weights_dir, tmp_path, capsys):
     shutil.copytree(trained.folder, tmp_path / "run")
     path = tmp_path / "run" / "config.json"
     record = json.loads(path.read_text())
-    path.write_text(json.dumps({name: value for name, value in record.items() if name not in facts()}))
-    assert train(run_config(weights_dir), tmp_path / "run") == trained.summary
+    younger = {*facts(), "area_power", "area_exponent", "area_ramp"}
+    assert younger <= record.keys() and "microbatch_size" not in record  # which may change on the way
+    path.write_text(json.dumps({name: value for name, value in record.items() if name not in younger}))
+    config, other = run_config(weights_dir), run_config(weights_dir)
+    other.area_ramp, config.microbatch_size = 0.5, 1
+    with pytest.raises(ValueError, match=r"configuration: area_ramp \(0.0 there, 0.5 here\)"):
+        train(other, tmp_path / "run")
+    assert train(config, tmp_path / "run") == trained.summary
     assert "holds this run, finished" in capsys.readouterr().err
 
 

@@ -13,7 +13,7 @@ class NonFiniteError(ArithmeticError):
 
 
 _LESS_MEMORY = (
-    "training needs less with a lower --config.batch_size or --config.loss_resolution, with fewer prompts at once, or with "
+    "training needs less with --config.microbatch_size=1, with fewer prompts at once, a lower --config.loss_resolution, or "
     "--config.dtype=bfloat16; JAX_PLATFORMS=cpu takes the computer's memory, not the GPU's"
 )
 _OF_PATHS = {

@@ -301,10 +301,12 @@ def _init_state(settings: object, frozen: Frozen, key: jax.Array) -> TrainState:
 
 
 def record_of(config: ml_collections.ConfigDict, domain: Domain) -> dict:
-    """All that decides the results of config's run, as it was decided; where weights lie and what is trained along do not."""
+    """All that decides the results of config's run, as it was decided; where weights lie, what is trained along
+    and what is differentiated at once do not."""
     chosen = resolve(config, domain.settings)
     record = {name: value for name, value in config.to_dict().items() if name not in ("weights_dir", "prompts")}
     record |= dataclasses.asdict(chosen.settings) | {"tau": chosen.tau}
+    del record["microbatch_size"]
     record["loss_resolution"] = _loss_resolution(config, domain, get_method(config.method))
     segmenter = config.segmenter or domain.default_segmenter
     return record | {"segmenter": segmenter, "domain_fingerprint": domain.fingerprint} | facts()

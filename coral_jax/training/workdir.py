@@ -1,7 +1,9 @@
 """A run's folder: which configuration it belongs to, and whether that run is finished."""
 
+import dataclasses
 from pathlib import Path
 
+from coral_jax.config import Settings
 from coral_jax.runtime.files import read_json, write_json
 
 ADDED = ("random_bits", "matmul_precision")  # fields that the records of older releases lack
@@ -32,6 +34,8 @@ def differences(workdir: Path, record: dict) -> str:
     """In which fields the run that `workdir` belongs to differs from `record`; "" if in none, and where there is no run."""
     path = workdir / "config.json"
     there = _read(path) if path.exists() else record
+    unchanged = dataclasses.asdict(Settings())  # settings that are younger than the run were then what their defaults are now
+    there = {name: unchanged[name] for name in unchanged.keys() & record.keys()} | there
     names = there.keys() | record.keys() - {name for name in ADDED if name not in there}
     fields = sorted(name for name in names if there.get(name) != record.get(name))
     return ", ".join(f"{name} ({there.get(name)!r} there, {record.get(name)!r} here)" for name in fields)
