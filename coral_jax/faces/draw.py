@@ -8,7 +8,7 @@
 `plain` faces are drawn with psi from 0.5 to 1.  `moved` ones start with psi of at most 0.75 and move along directions of w on
 which a critic's score rises (`directions`): they show what is rare, and what lies beyond ordinary faces, as edits do.
 `edited` ones show what trained edits do, those of every run in the folder --edits in turn: what fools one CLIP teaches the
-next.  `held_out` faces are plain ones that train nothing, and `held_out_moved` moved ones.  A stopped run continues with the
+next.  `edited_again` ones are another round of that, with edits of the CLIP that the first round taught.  `held_out` faces are plain ones that train nothing, and `held_out_moved` moved ones.  A stopped run continues with the
 part that it was at.
 """
 
@@ -30,7 +30,7 @@ from coral_jax.faces.critics import Critics
 from coral_jax.models.generator import Generator
 from coral_jax.models.ops import resized
 
-SEEDS = {"plain": 1801, "moved": 1802, "held_out": 1803, "held_out_moved": 1804, "edited": 1805}
+SEEDS = {"plain": 1801, "moved": 1802, "held_out": 1803, "held_out_moved": 1804, "edited": 1805, "edited_again": 1806}
 PLAIN_PSI, MOVED_PSI = (0.5, 1.0), (0.5, 0.75)
 _PART = 40  # faces a file
 FITTED = 320  # plain faces that the directions are fitted to
@@ -121,7 +121,7 @@ def main(_: list[str]) -> None:
     if name.endswith("moved"):
         plain = pool.load(folder, "plain").rows(slice(FITTED))
         w = directions.moved(w, directions.fit(plain.w, labels.measures(plain)), SEEDS[name])
-    if name == "edited":
+    if name.startswith("edited"):
         domain, runs = load_domain("faces"), runs_with_edits(_EDITS.value)
         pieces = [
             (some, functools.partial(edited, run, domain))
@@ -138,5 +138,5 @@ if __name__ == "__main__":
     _GENERATOR = flags.DEFINE_string("generator", None, "the converted generator of 1024 px", required=True)
     _NAME = flags.DEFINE_enum("name", "plain", list(SEEDS), "which pool")
     _COUNT = flags.DEFINE_integer("count", 320, "number of faces")
-    _EDITS = flags.DEFINE_string("edits", "runs/faces_table", "the folder of the runs whose edits `edited` shows")
+    _EDITS = flags.DEFINE_string("edits", "runs/faces_table", "the folder of the runs whose edits `edited` and `edited_again` show")
     app.run(main)

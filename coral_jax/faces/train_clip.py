@@ -34,7 +34,7 @@ from coral_jax.tokenizer import Tokenizer
 from coral_jax.worlds.contrastive import Probed, adversarial, pairs_loss
 from coral_jax.worlds.fitting import fresh
 
-POOLS = ("plain", "moved", "edited")
+POOLS = ("plain", "moved", "edited", "edited_again")
 SIZE = 128  # px that the image tower reads: as many as the losses of an edit see
 CONTEXT = 32
 _TOKENS = 24  # the longest caption has fewer
@@ -239,7 +239,7 @@ def main(_: list[str]) -> None:
 
 if __name__ == "__main__":
     _FOLDER = flags.DEFINE_string("folder", "faces_training", "where packages, pools and results are kept")
-    _POOLS = flags.DEFINE_list("pools", list(POOLS), "what to train on; a first CLIP has no edited faces yet")
+    _POOLS = flags.DEFINE_list("pools", list(POOLS), "what to train on; the first CLIPs have no edited faces yet")
     _STEPS = flags.DEFINE_integer("steps", 1800, "optimiser steps")
     _HARD_FROM = flags.DEFINE_integer("hard_from", 1200, "the step from which images are adversarial")
     _RATE = flags.DEFINE_float("rate", 2e-3, "highest learning rate")
