@@ -5,11 +5,11 @@
     python -m coral_jax.faces.draw --folder=faces_training --generator=generator.safetensors --name=edited --count=350 \\
         --edits=runs/faces_table
 
-`plain` faces are drawn with psi from 0.5 to 1.  `moved` ones start with psi of at most 0.75 and move along directions of w on
-which a critic's score rises (`directions`): they show what is rare, and what lies beyond ordinary faces, as edits do.
+`plain` faces are drawn with psi from 0.5 to 1.  `moved` ones start with psi of at most 0.75 and move along directions of w
+on which a critic's score rises (`directions`): they show what is rare, and what lies beyond ordinary faces, as edits do.
 `edited` ones show what trained edits do, those of every run in the folder --edits in turn: what fools one CLIP teaches the
-next.  `edited_again` ones are another round of that, with edits of the CLIP that the first round taught.  `held_out` faces are plain ones that train nothing, and `held_out_moved` moved ones.  A stopped run continues with the
-part that it was at.
+next.  `edited_again` ones are another round of that, with edits of the CLIP that the first round taught.  `held_out` faces
+are plain ones that train nothing, and `held_out_moved` moved ones.  A stopped run continues with the part that it was at.
 """
 
 import functools
@@ -138,5 +138,5 @@ if __name__ == "__main__":
     _GENERATOR = flags.DEFINE_string("generator", None, "the converted generator of 1024 px", required=True)
     _NAME = flags.DEFINE_enum("name", "plain", list(SEEDS), "which pool")
     _COUNT = flags.DEFINE_integer("count", 320, "number of faces")
-    _EDITS = flags.DEFINE_string("edits", "runs/faces_table", "the folder of the runs whose edits `edited` and `edited_again` show")
+    _EDITS = flags.DEFINE_string("edits", "runs/faces_table", "of `edited` and `edited_again`: the folder of the runs")
     app.run(main)

@@ -92,17 +92,13 @@ def recoloured(
         opacity[stained] *= random.uniform(0.4, 1, stained.sum())
         share = shares[chosen][..., place]
         images[chosen] = tinted(images[chosen], share * opacity[:, None, None], np.clip(colour, 0, 255))
-        columns = [VOCABULARY.index(attribute) for attribute in names if attribute]
         if part == "hair":  # called by what it looks like now
-            mean = np.einsum("bhwc,bhw->bc", images[chosen], share) / share.sum(axis=(1, 2))[:, None]
-            yes, no = (np.stack(each, axis=1) for each in zip(*(hair_colours(mean)[one] for one in names), strict=True))
-            true[np.ix_(chosen, columns)], known[np.ix_(chosen, columns)] = yes, yes | no
-            continue
-        for row, wanted, dull in zip(chosen, name, stained, strict=True):
-            true[row, columns] = False
-            known[row, columns] = not dull
-            if names[wanted] and not dull:
-                true[row, VOCABULARY.index(names[wanted])] = True
+            called = hair_colours(np.einsum("bhwc,bhw->bc", images[chosen], share) / share.sum(axis=(1, 2))[:, None])
+        else:  # by what it was painted with
+            called = {one: ((name == i) & ~stained, (name != i) & ~stained) for i, one in enumerate(names) if one}
+        for attribute, (yes, no) in called.items():
+            column = VOCABULARY.index(attribute)
+            true[chosen, column], known[chosen, column] = yes, yes | no
     return images, true, known
 
 
