@@ -157,9 +157,7 @@ def apply_layer(
 ) -> list[jax.Array]:
     """A layer on several paths [B, h, w, C] under the codes [B, w_dim] of each path, as one batch."""
     out = generator.layer(layer, together(paths), [together(of_row) for of_row in zip(*codes, strict=True)])
-    out = out.reshape(-1, len(paths), *out.shape[1:])
-    # Not by indexing, whose derivatives pad each path to all of them before they are added.
-    return [path[:, 0] for path in jnp.split(out, len(paths), axis=1)]
+    return apart(out, len(paths))
 
 
 def add_rgb(generator: Generator, layer: Layer, paths: Sequence[jax.Array], w: jax.Array, image: jax.Array | None) -> jax.Array:
@@ -180,10 +178,9 @@ def draw_on(
 
 
 def together(paths: Sequence[jax.Array]) -> jax.Array:
-    """Paths [B, ...] as one batch [B paths, ...].
-
-    They lie next to each other inside each sample, so that a batch sharded over devices stays where it is.
-    """
+    """Paths [B, ...] as one batch [B paths, ...], which `apart` takes apart."""
+    if platform() == "gpu":
+        return jnp.concatenate(paths)
     if platform() == "tpu":  # which would write each path out, as often as there are paths, to select from
         return jnp.stack(paths, axis=1).reshape(-1, *paths[0].shape[1:])
     # By selecting, not stacking: a concatenation would be kept for the derivative beside what it was made of.
@@ -196,13 +193,22 @@ def together(paths: Sequence[jax.Array]) -> jax.Array:
     return joined.reshape(-1, *joined.shape[2:])
 
 
+def apart(batch: jax.Array, count: int) -> list[jax.Array]:
+    """The inverse of `together`: `count` paths [B, ...]."""
+    if platform() == "gpu":
+        return jnp.split(batch, count)
+    batch = batch.reshape(-1, count, *batch.shape[1:])
+    # Not by indexing, whose derivatives pad each path to all of them before they are added.
+    return [path[:, 0] for path in jnp.split(batch, count, axis=1)]
+
+
 def finish(image: jax.Array, original: Original, masks: Masks, others: Sequence[Masks] = ()) -> Blend:
     """Images [B paths, size, size, 3] of I* and, where drawn, I tilde: the original where all masks, and others, are 0."""
-    image = image.reshape(len(original.image), -1, *image.shape[1:])
+    image, *full = apart(image, len(image) // len(original.image))
     # In exact arithmetic masks of zero give the original; a convolution over another batch may round otherwise.
     touched = jnp.stack([jnp.any(mask != 0, axis=(1, 2)) for of_one in (masks, *others) for mask in of_one]).any(axis=0)
-    edited = jnp.where(touched[:, None, None, None], image[:, 0], original.image)
-    return Blend(edited, image[:, 1] if image.shape[1] > 1 else None, original.image, tuple(masks))
+    edited = jnp.where(touched[:, None, None, None], image, original.image)
+    return Blend(edited, full[0] if full else None, original.image, tuple(masks))
 
 
 def check_masks(masks: Masks, resolutions: Sequence[int]) -> None:
