@@ -135,16 +135,36 @@ def train_step(
     frozen.text is [P, E]; frozen.channels, all of the state but its step, and the metrics have a leading axis P.  `mean`
     averages gradients and metrics over the devices that hold other faces.
     """
-    settings = ramped(settings, state.step)
-    original = observe(frozen, w_plus_of(frozen, z, settings), get_method(settings.method))
+    settings, method = ramped(settings, state.step), get_method(settings.method)
+    of_all = jax.vmap if len(frozen.text) > 1 else _of_one
 
-    def of_prompt(trainables: Trainables, opt_state: optax.OptState, text: jax.Array, channels: Channels | None) -> tuple:
-        own = frozen._replace(text=text, channels=channels)
-        return learn(trainables, opt_state, own, original, settings, mean)
+    def gradients_of(w_plus: jax.Array) -> tuple[Trainables, dict[str, jax.Array]]:
+        original = observe(frozen, w_plus, method)
 
-    of_all = jax.vmap(of_prompt) if len(frozen.text) > 1 else _of_one(of_prompt)
-    trainables, opt_state, metrics = of_all(state.trainables, state.opt_state, frozen.text, frozen.channels)
+        def of_prompt(trainables: Trainables, text: jax.Array, channels: Channels | None) -> tuple:
+            own = frozen._replace(text=text, channels=channels)
+            return jax.grad(edit_loss, has_aux=True)(trainables, own, original, settings)
+
+        return of_all(of_prompt)(state.trainables, frozen.text, frozen.channels)
+
+    found = _in_microbatches(gradients_of, w_plus_of(frozen, z, settings), settings.microbatch_size)
+
+    def descend(trainables: Trainables, opt_state: optax.OptState, found: tuple, channels: Channels | None) -> tuple:
+        gradients, metrics = mean(found)
+        return *_descend(trainables, opt_state, gradients, settings, channels), metrics
+
+    trainables, opt_state, metrics = of_all(descend)(state.trainables, state.opt_state, found, frozen.channels)
     return TrainState(state.step + 1, trainables, opt_state), metrics
+
+
+def _in_microbatches(of_faces: Callable, w_plus: jax.Array, most: int) -> object:
+    """of_faces(w_plus), which gives means over the faces: of at most so many at once, one after another; 0 is all."""
+    faces = len(w_plus)
+    size = max(n for n in range(1, (most or faces) + 1) if faces % n == 0)
+    if size == faces:
+        return of_faces(w_plus)
+    found = jax.lax.map(of_faces, w_plus.reshape(-1, size, *w_plus.shape[1:]))
+    return jax.tree.map(lambda values: jnp.mean(values, axis=0), found)
 
 
 def ramped(settings: Settings, step: jax.Array) -> Settings:
@@ -165,31 +185,18 @@ def _of_one(function: Callable) -> Callable:
 
 
 def learn(
-    trainables: Trainables,
-    opt_state: optax.OptState,
-    frozen: Frozen,
-    original: Original,
-    settings: Settings,
-    mean: Mean = lambda tree: tree,
-) -> tuple[Trainables, optax.OptState, dict[str, jax.Array]]:
-    """One prompt's share of a step, on faces that were observed: (trainables, state of the optimiser, metrics)."""
-    gradients, metrics = mean(_gradients(trainables, frozen, original, settings))
+    trainables: Trainables, opt_state: optax.OptState, frozen: Frozen, original: Original, settings: Settings
+) -> tuple[Trainables, optax.OptState]:
+    """A step of one prompt on faces that were observed: (trainables, state of the optimiser)."""
+    gradients, _ = jax.grad(edit_loss, has_aux=True)(trainables, frozen, original, settings)
+    return _descend(trainables, opt_state, gradients, settings, frozen.channels)
+
+
+def _descend(
+    trainables: Trainables, opt_state: optax.OptState, gradients: Trainables, settings: Settings, channels: Channels | None
+) -> tuple[Trainables, optax.OptState]:
     rates = Rates(settings.learning_rate, settings.region_learning_rate, settings.steps)
-    optimiser = get_method(settings.method).optimiser
-    return *optimiser.step(trainables, opt_state, gradients, rates, frozen.channels), metrics
-
-
-def _gradients(
-    trainables: Trainables, frozen: Frozen, original: Original, settings: Settings
-) -> tuple[Trainables, dict[str, jax.Array]]:
-    """Gradients of `edit_loss`, and its metrics: of the batch, or the mean of what its microbatches give one by one."""
-    of_batch, faces = jax.grad(edit_loss, has_aux=True), len(original.w_plus)
-    size = max(n for n in range(1, (settings.microbatch_size or faces) + 1) if faces % n == 0)
-    if size == faces:
-        return of_batch(trainables, frozen, original, settings)
-    parts = jax.tree.map(lambda values: values.reshape(-1, size, *values.shape[1:]), original)
-    found = jax.lax.map(lambda part: of_batch(trainables, frozen, part, settings), parts)
-    return jax.tree.map(lambda values: jnp.mean(values, axis=0), found)
+    return get_method(settings.method).optimiser.step(trainables, opt_state, gradients, rates, channels)
 
 
 def find_deltas(frozen: Frozen, settings: Settings, w_plus: jax.Array) -> Trainables:
@@ -197,7 +204,7 @@ def find_deltas(frozen: Frozen, settings: Settings, w_plus: jax.Array) -> Traina
     original = _jit_observe(frozen, w_plus, get_method(settings.method))
     _, trainables, opt_state = _jit_init_state(settings, frozen, key_of(0))  # nothing of it is random
     for _ in range(settings.steps):  # no loop of XLA's: on a CPU, convolutions are several times slower in there
-        trainables, opt_state, _ = _jit_learn(trainables, opt_state, frozen, original, settings)
+        trainables, opt_state = _jit_learn(trainables, opt_state, frozen, original, settings)
     return trainables
 
 
