@@ -28,6 +28,14 @@ def instructions(text: str) -> list[Instruction]:
     return _of_computation("ENTRY ", {name: body.splitlines() for name, body in bodies}, _sources(text), 1)
 
 
+def _rounds(loop: str, condition: str) -> int:
+    """How often a `while` runs: what the compiler says, else the number that its condition compares with, else once."""
+    said = re.search(r'"known_trip_count":\{"n":"(\d+)"\}', loop)
+    limit = re.search(r" = s32\[\][^ ]* constant\((\d+)\)", condition)
+    found = said or limit
+    return int(found[1]) if found else 1
+
+
 def has_loops(text: str) -> bool:
     """Whether an optimised program holds a loop, whose rounds XLA's cost analysis counts once."""
     return " while(" in text
@@ -43,9 +51,8 @@ def _of_computation(computation: str, lines: dict[str, list[str]], source: Calla
         # Work space of a library's call is no data.
         sizes[name] = _size(re.sub(r"\b[us]8\[", "space[", shape) if opcode == "custom-call" else shape)
         if opcode == "while":
-            trips = re.search(r'"known_trip_count":\{"n":"(\d+)"\}', line)
-            body = re.search(r"body=(%[\w.\-]+)", rest)[1]
-            found += _of_computation(body, lines, source, rounds * int(trips[1] if trips else 1))
+            condition, body = (re.search(rf"{part}=(%[\w.\-]+)", rest)[1] for part in ("condition", "body"))
+            found += _of_computation(body, lines, source, rounds * _rounds(line, "\n".join(lines[condition])))
             continue
         operands = re.findall(r"%([\w.\-]+)", rest.partition("), ")[0])
         moved = 0 if opcode in _MOVES_NOTHING else sizes[name] + sum(sizes.get(operand, 0) for operand in operands)

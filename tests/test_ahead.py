@@ -76,6 +76,27 @@ def test_what_is_in_a_loop_counts_as_often_as_it_runs():
     assert 6 * once < rounds < 9 * once
 
 
+def test_a_loop_whose_rounds_are_not_said_runs_as_often_as_its_condition_says():
+    loop = """
+%body (x: s32[]) -> s32[] {
+  %x = s32[]{:T(128)} parameter(0)
+  ROOT %n = s32[]{:T(128)} negate(%x), backend_config={"estimated_cycles":"7"}
+}
+
+%rounds (y: s32[]) -> pred[] {
+  %limit = s32[]{:T(128)} constant(3)
+  %y = s32[]{:T(128)} parameter(0)
+  ROOT %lt.0 = pred[]{:T(512)} compare(%y, %limit), direction=LT
+}
+
+ENTRY %main (a: s32[]) -> s32[] {
+  %a = s32[]{:T(128)} parameter(0)
+  ROOT %while = s32[]{:T(128)} while(%a), condition=%rounds, body=%body
+}
+"""
+    assert [(one.name, one.moved, one.cycles) for one in hlo.instructions(loop)] == [("a", 0, 0), ("x", 0, 0), ("n", 24, 21)]
+
+
 def test_lines_are_found_in_what_jax_prints_today():
     compiled = jax.jit(conv2d).lower(jnp.ones((1, 8, 8, 4)), jnp.ones((3, 3, 4, 4))).compile()
     assert any(one.source.endswith("conv2d") for one in hlo.instructions(compiled.as_text()))
