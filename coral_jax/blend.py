@@ -179,8 +179,6 @@ def draw_on(
 
 def together(paths: Sequence[jax.Array]) -> jax.Array:
     """Paths [B, ...] as one batch [B paths, ...], which `apart` takes apart."""
-    if platform() == "gpu":
-        return jnp.concatenate(paths)
     if platform() == "tpu":  # which would write each path out, as often as there are paths, to select from
         return jnp.stack(paths, axis=1).reshape(-1, *paths[0].shape[1:])
     # By selecting, not stacking: a concatenation would be kept for the derivative beside what it was made of.
@@ -195,8 +193,6 @@ def together(paths: Sequence[jax.Array]) -> jax.Array:
 
 def apart(batch: jax.Array, count: int) -> list[jax.Array]:
     """The inverse of `together`: `count` paths [B, ...]."""
-    if platform() == "gpu":
-        return jnp.split(batch, count)
     batch = batch.reshape(-1, count, *batch.shape[1:])
     # Not by indexing, whose derivatives pad each path to all of them before they are added.
     return [path[:, 0] for path in jnp.split(batch, count, axis=1)]
