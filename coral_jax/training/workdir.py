@@ -34,8 +34,8 @@ def differences(workdir: Path, record: dict) -> str:
     """In which fields the run that `workdir` belongs to differs from `record`; "" if in none, and where there is no run."""
     path = workdir / "config.json"
     there = _read(path) if path.exists() else record
-    unchanged = dataclasses.asdict(Settings())  # settings that are younger than the run were then what their defaults are now
-    there = {name: unchanged[name] for name in unchanged.keys() & record.keys()} | there
+    # Settings that are younger than the run were then what their defaults are now.
+    there = {name: value for name, value in dataclasses.asdict(Settings()).items() if name in record} | there
     names = there.keys() | record.keys() - {name for name in ADDED if name not in there}
     fields = sorted(name for name in names if there.get(name) != record.get(name))
     return ", ".join(f"{name} ({there.get(name)!r} there, {record.get(name)!r} here)" for name in fields)
