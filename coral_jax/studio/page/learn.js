@@ -14,6 +14,7 @@ function clock(seconds) {
 export function makeLearn(shared, { seeds, learned }) {
   const cards = new Map(); // by name: {card, sheet, states}
   let timer = 0, typing = 0, visible = false;
+  let asked = 0, ownSteps = false; // questions so far; whether the number of steps was typed
 
   // ---- before it starts ----
 
@@ -21,30 +22,32 @@ export function makeLearn(shared, { seeds, learned }) {
     domain: shared.domain.name, prompt: byId("prompt").value, method: byId("method").value,
     steps: byId("steps").value === "" ? null : Number(byId("steps").value), seeds: seeds(),
   });
-  async function plan(defaultSteps = false) {
-    const warning = byId("unknown"), expected = byId("expected");
-    if (!byId("prompt").value.trim()) {
+  async function plan() {
+    const warning = byId("unknown"), expected = byId("expected"), number = ++asked, asking = wish();
+    const named = Boolean(asking.prompt.trim());
+    if (!named) {
       warning.hidden = true;
       expected.textContent = "Type a prompt; the time it takes is shown here before it starts.";
-      if (!defaultSteps) return;
+      asking.prompt = "face";
     }
+    if (!ownSteps) asking.steps = null;
     try {
-      const asked = wish();
-      if (defaultSteps) asked.steps = null;
-      if (!asked.prompt.trim()) asked.prompt = "face";
-      const found = await ask("learn/plan", asked);
-      if (defaultSteps) byId("steps").value = found.steps;
-      if (!byId("prompt").value.trim()) return;
+      const found = await ask("learn/plan", asking);
+      if (number !== asked) return; // a later question is on its way
+      if (!ownSteps) byId("steps").value = found.steps;
+      if (!named) return;
       warning.hidden = !found.unknown.length;
       warning.textContent = `An edit would mean nothing: the CLIP of ${shared.domain.name} never saw ${found.unknown.join(", ")}`;
       expected.textContent = found.seconds === null
         ? `${found.steps} steps; how long is not known yet (${found.from}).`
         : `${found.steps} steps, about ${clock(found.seconds)} (${found.from}).`;
-    } catch (error) { expected.textContent = error.message; }
+    } catch (error) { if (number === asked) expected.textContent = error.message; }
   }
-  byId("prompt").addEventListener("input", () => { clearTimeout(typing); typing = setTimeout(plan, 250); });
-  byId("steps").addEventListener("input", () => { clearTimeout(typing); typing = setTimeout(plan, 250); });
-  byId("method").addEventListener("change", () => plan(true));
+  function planSoon() { clearTimeout(typing); typing = setTimeout(plan, 250); }
+  function planAnew() { ownSteps = false; return plan(); }
+  byId("prompt").addEventListener("input", planSoon);
+  byId("steps").addEventListener("input", () => { ownSteps = true; planSoon(); });
+  byId("method").addEventListener("change", planAnew);
   byId("learn-form").addEventListener("submit", async (event) => {
     event.preventDefault();
     byId("start").disabled = true;
@@ -152,7 +155,7 @@ export function makeLearn(shared, { seeds, learned }) {
     async domainChanged() {
       byId("method").replaceChildren(...shared.domain.methods.map((name) => new Option(name)));
       byId("method").value = shared.domain.methods.includes("attention_mapper") ? "attention_mapper" : shared.domain.methods[0];
-      await plan(true);
+      await planAnew();
     },
     shown(now) { visible = now; if (now) watch(); },
   };
