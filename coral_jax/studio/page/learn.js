@@ -1,6 +1,6 @@
 // The Learn tab: a prompt becomes an edit, in a process of its own.
 
-import { ask, element, picture, say, show } from "./api.js";
+import { ask, element, newest, picture, say, show } from "./api.js";
 
 const byId = (id) => document.getElementById(id);
 const COLOURS = { loss: "#d9533a", clip: "#2f6fed" };
@@ -14,7 +14,7 @@ function clock(seconds) {
 export function makeLearn(shared, { seeds, learned }) {
   const cards = new Map(); // by name: {card, sheet, states}
   let timer = 0, typing = 0, visible = false;
-  let asked = 0, ownSteps = false; // questions so far; whether the number of steps was typed
+  let ownSteps = false; // whether the number of steps was typed
 
   // ---- before it starts ----
 
@@ -22,8 +22,8 @@ export function makeLearn(shared, { seeds, learned }) {
     domain: shared.domain.name, prompt: byId("prompt").value, method: byId("method").value,
     steps: byId("steps").value === "" ? null : Number(byId("steps").value), seeds: seeds(),
   });
-  async function plan() {
-    const warning = byId("unknown"), expected = byId("expected"), number = ++asked, asking = wish();
+  const plan = newest(async () => {
+    const warning = byId("unknown"), expected = byId("expected"), asking = wish();
     const named = Boolean(asking.prompt.trim());
     if (!named) {
       warning.hidden = true;
@@ -33,7 +33,6 @@ export function makeLearn(shared, { seeds, learned }) {
     if (!ownSteps) asking.steps = null;
     try {
       const found = await ask("learn/plan", asking);
-      if (number !== asked) return; // a later question is on its way
       if (!ownSteps) byId("steps").value = found.steps;
       if (!named) return;
       warning.hidden = !found.unknown.length;
@@ -41,8 +40,8 @@ export function makeLearn(shared, { seeds, learned }) {
       expected.textContent = found.seconds === null
         ? `${found.steps} steps; how long is not known yet (${found.from}).`
         : `${found.steps} steps, about ${clock(found.seconds)} (${found.from}).`;
-    } catch (error) { if (number === asked) expected.textContent = error.message; }
-  }
+    } catch (error) { expected.textContent = error.message; }
+  });
   function planSoon() { clearTimeout(typing); typing = setTimeout(plan, 250); }
   function planAnew() { ownSteps = false; return plan(); }
   byId("prompt").addEventListener("input", planSoon);
