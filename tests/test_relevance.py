@@ -146,6 +146,24 @@ def test_the_number_of_faces_is_the_domains_own_else_the_authors(domain):
     assert load_domain("toons").direction_faces == 24
 
 
+def test_clip_sees_what_the_losses_see(domain, monkeypatch):
+    """Layers that only a larger picture has are left out, and their channels have no relevance."""
+    monkeypatch.setattr(relevance, "COUNT", 1000)
+    monkeypatch.setattr(relevance, "MAX_RESOLUTION", 8)
+    seen = []
+
+    def found(generator, clip, layer, place, faces, values):
+        seen.append(generator.size)
+        yield from np.ones((values.shape[1], 8), np.float32)
+
+    monkeypatch.setattr(relevance, "channel_vectors", found)
+    lower = dataclasses.replace(domain, direction_faces=2, loss_resolution=4)  # the convolutions of 8 px count, too
+    relevances = relevance.relevances(lower)
+    assert seen == [8, 8, 8] and domain.generator.size == 16
+    assert [rows.any() for rows in relevances.vectors] == [True, True, True, False, False]
+    assert relevance.cache_folder(lower) != relevance.cache_folder(dataclasses.replace(lower, loss_resolution=None))
+
+
 def test_wordings(domain):
     assert len(set(TEMPLATES)) == 79
     asked, neutral = wordings(domain, "surprised")

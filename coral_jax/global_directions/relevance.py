@@ -1,8 +1,8 @@
 """What each style channel of a domain does in CLIP's eyes: the preprocessing of StyleCLIP's global directions.
 
 For every channel of the convolutions up to 128 px: on each of some faces, the channel at mean + 5 sigma less the channel at
-mean - 5 sigma, as a unit vector of CLIP's space; the mean of these over the faces, as a unit vector.  A domain's are kept
-in the user's cache folder, a file a layer: work that was stopped continues where it was.
+mean - 5 sigma, as a unit vector of CLIP's space; the mean of these over the faces, as a unit vector.  CLIP sees what the
+losses see.  A domain's are kept in the user's cache folder, a file a layer: work that was stopped continues where it was.
 """
 
 import functools
@@ -79,31 +79,31 @@ def relevances(domain: Domain) -> Relevances:
     values = [np.stack([m - SPREAD * s, m + SPREAD * s]) for m, s in zip(mean, sigma, strict=True)]
     of_layers = _by_layer(domain.generator, values)
     _find_missing(domain, folder, of_layers)
-    vectors = [_vectors(folder, layer, of_layers[layer], domain.clip) for layer in domain.generator.layers]
+    vectors = [_vectors(folder, layer, of_layers[layer.index], domain.clip) for layer in domain.generator.layers]
     return Relevances(tuple(itertools.chain.from_iterable(vectors)), sigma)
 
 
-def _by_layer(generator: Generator, of_styles: Sequence[np.ndarray]) -> dict[Layer, list[np.ndarray]]:
-    """What is given for each style, in order, by the layer that reads it."""
+def _by_layer(generator: Generator, of_styles: Sequence[np.ndarray]) -> dict[int, list[np.ndarray]]:
+    """What is given for each style, in order, by the index of the layer that reads it."""
     left = iter(of_styles)
-    return {layer: [next(left) for _ in layer.rows] for layer in generator.layers}
+    return {layer.index: [next(left) for _ in layer.rows] for layer in generator.layers}
 
 
-def _find_missing(domain: Domain, folder: Path, values: dict[Layer, list[np.ndarray]]) -> None:
+def _find_missing(domain: Domain, folder: Path, values: dict[int, list[np.ndarray]]) -> None:
     """Write the files of the layers that have none; `values` [2, C_in] are the low and high ones of each style."""
-    generator = domain.generator
+    generator = _drawn(domain)
     looked_at = [layer for layer in generator.layers if layer.resolution <= MAX_RESOLUTION]
     missing = [layer for layer in looked_at if not _file(folder, layer).exists()]
     if not missing:
         return
-    channels = {layer: sum(of_style.shape[1] for of_style in values[layer]) for layer in looked_at}
+    channels = {layer: sum(of_style.shape[1] for of_style in values[layer.index]) for layer in looked_at}
     done = sum(channels[layer] for layer in looked_at if layer not in missing)
     progress = Progress(f"style channels of {domain.name}", done, sum(channels.values()))
-    faces = _faces(domain)
+    faces = _faces(domain, generator)
     for layer in looked_at[: looked_at.index(missing[-1]) + 1]:
         if layer in missing:
             found = []
-            for place, of_style in enumerate(values[layer]):
+            for place, of_style in enumerate(values[layer.index]):
                 for vector in channel_vectors(generator, domain.clip, layer, place, faces, of_style):
                     found.append(vector)
                     done += 1
@@ -114,8 +114,11 @@ def _find_missing(domain: Domain, folder: Path, values: dict[Layer, list[np.ndar
 
 def cache_folder(domain: Domain) -> Path:
     """Where the relevances of a domain are kept: a folder for all that decides them."""
-    key = json.dumps([FORMAT, domain.fingerprint, _truncation(domain), _count(domain), COUNT, SEED, SPREAD])
-    return user_cache() / "global_directions" / f"{domain.name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+    decisive = [FORMAT, domain.fingerprint, _truncation(domain), _count(domain), COUNT, SEED, SPREAD]
+    if domain.loss_resolution is not None:
+        decisive.append(domain.loss_resolution)
+    key = hashlib.sha256(json.dumps(decisive).encode()).hexdigest()
+    return user_cache() / "global_directions" / f"{domain.name}-{key[:16]}"
 
 
 def channel_vectors(
@@ -174,9 +177,17 @@ def _unit(x: jax.Array) -> jax.Array:
     return jnp.where(norm > _NOISE, x / jnp.maximum(norm, _NOISE), 0.0)
 
 
-def _faces(domain: Domain) -> Halfway:
-    z = np.random.RandomState(SEED).standard_normal((_count(domain), domain.generator.z_dim))
-    return _first(domain.generator, z.astype(np.float32), _truncation(domain))
+def _drawn(domain: Domain) -> Generator:
+    """The domain's generator at the resolution that its losses see, if it has all the layers whose channels are looked at."""
+    generator = domain.generator
+    if domain.loss_resolution is None:
+        return generator
+    return generator.lower(max(domain.loss_resolution, min(MAX_RESOLUTION, generator.size)))
+
+
+def _faces(domain: Domain, generator: Generator) -> Halfway:
+    z = np.random.RandomState(SEED).standard_normal((_count(domain), generator.z_dim))
+    return _first(generator, z.astype(np.float32), _truncation(domain))
 
 
 def _count(domain: Domain) -> int:
