@@ -178,6 +178,29 @@ def test_two_edits_and_the_split(page):
     assert page.locator("#split-line").is_visible()
 
 
+def test_the_domain_chosen_last_counts(page):
+    """Though the answer about the one before comes later."""
+    held = []
+
+    def hold(route):
+        held.append(route) if "toons" in route.request.post_data else route.continue_()
+
+    def about(name):
+        return page.expect_response(lambda answer: answer.url.endswith("/domain") and name in answer.request.post_data)
+
+    page.route("**/domain", hold)
+    with about("tiny"):
+        page.locator("#domain").evaluate(
+            "domain => { for (const name of ['toons', 'tiny']) {"
+            " domain.value = name; domain.dispatchEvent(new Event('change')); } }"
+        )
+    with about("toons"):
+        held[0].continue_()
+    page.wait_for_timeout(300)
+    assert page.input_value("#domain") == "tiny"
+    assert not any("toons:" in text for text in page.locator("#shelf option").all_inner_texts())
+
+
 def test_photographs_are_picked_and_uploaded(page, runs, photos, weights_dir, tmp_path):
     drawn(page, lambda: page.click("[data-photo=me]"))
     edited = drawn(page, lambda: slide(page, ".alpha input", "1.4"))

@@ -27,8 +27,12 @@ async function start() {
     learn.shown(name === "learn");
     if (name === "compare") compare.shown();
   }
+  let wished = ""; // the domain chosen last: others may still be loading
   async function choose(name) {
-    shared.domain = await ask("domain", { domain: name });
+    wished = name;
+    const domain = await ask("domain", { domain: name });
+    if (name !== wished) return;
+    shared.domain = domain;
     domains.value = name;
     await Promise.all([edit.domainChanged(), learn.domainChanged()]);
   }

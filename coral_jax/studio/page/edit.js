@@ -261,6 +261,7 @@ export function makeEdit(shared) {
       const known = shared.edits.find((one) => one.name === name);
       if (!known) { say(`the run of ${name} holds no edit any more`); return false; }
       if (known.domain !== shared.domain.name) await chooseDomain(known.domain);
+      if (known.domain !== shared.domain.name) return false; // another one was chosen meanwhile
       state.edits = [];
       add(name);
       return true;
