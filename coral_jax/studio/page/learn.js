@@ -28,7 +28,8 @@ export function makeLearn(shared, { seeds, learned }) {
     if (!named) {
       warning.hidden = true;
       expected.textContent = "Type a prompt; the time it takes is shown here before it starts.";
-      asking.prompt = "face";
+      if (ownSteps) return;
+      asking.prompt = "face"; // for the method's own number of steps
     }
     if (!ownSteps) asking.steps = null;
     try {
