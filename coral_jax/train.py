@@ -6,14 +6,16 @@ from absl import flags
 from ml_collections import config_flags
 
 from coral_jax import commands
-from coral_jax.config import prompts_of
+from coral_jax.config import base, prompts_of
 from coral_jax.training.loop import Run, train, train_all
 from coral_jax.training.partition import join
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file, such as configs/surprised.py or configs/surprised.py:method=segment_global."
 )
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; runs/<name of the config file> if not given.")
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder of the run; if not given runs/<config>, or runs/<config>_<domain> for a domain other than toons."
+)
 _HOSTS = flags.DEFINE_string(
     "hosts", None, "One process of several: auto (TPU pods, Slurm, Open MPI), or ADDRESS:PORT,PROCESSES,INDEX."
 )
@@ -27,6 +29,8 @@ def main() -> None:
         join(_HOSTS.value)
     config = _CONFIG.value
     name = commands.config_name(config_flags.get_config_filename(flags.FLAGS["config"]))
+    if config.domain != base().domain:
+        name = f"{name}_{config.domain}"
     workdir = Path(_WORKDIR.value or Path("runs") / name)
     if config.prompts is None:
         train(config, workdir)

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -72,6 +73,26 @@ def test_a_folder_of_another_run_is_left_alone(fails, trained):
     assert "holds a run of another configuration" in line and "seed (0 there, 5 here)" in line
     assert "give another folder with --workdir=DIR, or delete this one" in line
     assert {path: path.stat().st_mtime_ns for path in trained.folder.rglob("*")} == before
+
+
+def test_of_a_run_with_another_method_only_the_method_is_named(fails, trained):
+    line = fails(train, CONFIG, "--config.method=styleclip_mapper", f"--workdir={trained.folder}")
+    assert "configuration: method ('attention_mapper' there, 'styleclip_mapper' here); give" in line
+
+
+@pytest.mark.parametrize(
+    "config, folder", [("configs/happy.py", "happy"), (CONFIG.removeprefix("--config="), "surprised_tiny")]
+)
+def test_a_run_is_named_after_its_config_and_a_chosen_domain(monkeypatch, config, folder):
+    places = []
+    monkeypatch.chdir(REPOSITORY)
+    monkeypatch.setattr(train, "train", lambda config, workdir: places.append(workdir))
+    monkeypatch.setattr(sys, "argv", ["command", f"--config={config}"])
+    with flagsaver.flagsaver(), pytest.raises(SystemExit) as ended:
+        flags.FLAGS.unparse_flags()
+        commands.run(train.main)
+    assert not ended.value.code
+    assert places == [Path("runs") / folder]
 
 
 def test_a_folder_of_other_files_is_left_alone(tmp_path):

@@ -198,7 +198,4 @@ def _next(entry: Entry, weights_dir: str | None) -> str:
     """The command to type next."""
     prompt = f" --config.prompt={shlex.quote(entry.prompt)}" if entry.prompt else ""
     place = f" --config.weights_dir={shlex.quote(weights_dir)}" if weights_dir else ""
-    return (
-        f"next: python -m coral_jax.train --config=configs/surprised.py:domain={entry.name}{prompt}{place} "
-        f"--workdir=runs/{entry.name}"
-    )
+    return f"next: python -m coral_jax.train --config=configs/surprised.py:domain={entry.name}{prompt}{place}"

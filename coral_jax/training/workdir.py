@@ -6,6 +6,7 @@ from pathlib import Path
 from coral_jax.config import Settings
 from coral_jax.runtime.files import read_json, write_json
 
+_CAUSES = ("domain", "method")  # the settings follow from them, and would make a long list
 ADDED = ("random_bits", "matmul_precision")  # fields that the records of older releases lack
 
 
@@ -38,6 +39,7 @@ def differences(workdir: Path, record: dict) -> str:
     there = {name: value for name, value in dataclasses.asdict(Settings()).items() if name in record} | there
     names = there.keys() | record.keys() - {name for name in ADDED if name not in there}
     fields = sorted(name for name in names if there.get(name) != record.get(name))
+    fields = [name for name in _CAUSES if name in fields] or fields
     return ", ".join(f"{name} ({there.get(name)!r} there, {record.get(name)!r} here)" for name in fields)
 
 
