@@ -14,7 +14,8 @@
      "edited_resolution": 128 (optional: px of the last layers that CORAL edits, where it is not the paper's 256),
      "direction_faces": 24 (optional: on how many faces global_directions looks at each style channel),
      "content_rows": [64, 448] (optional: the picture's rows of what the generator draws, where the rest are bars),
-     "settings": {"tau": 0.85, "lambda_area": 1e-4, "methods": {"segment_global": {"steps": 300}}},
+     "settings": {"tau": 0.85, "lambda_area": 1e-4, "methods": {"segment_global": {"steps": 300, "prompts": {"old": {...}}}}}
+     (a method's own go before the domain's, and a prompt's `config.OF_PROMPT` and tau before the method's),
      "sources": {"generator.safetensors": {"path": "where it came from", "sha256": "...",
          "source": "the checkpoint that was converted", "source_sha256": "..."}} (optional, sha256 checked)}
 """

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from coral_jax.blend import Blend, Masks, Original, original_synthesis
-from coral_jax.config import Settings
+from coral_jax.config import OF_PROMPT, Settings
 from coral_jax.latents import truncated_w_plus
 from coral_jax.losses import Edited, clip_distance, weighted_sum
 from coral_jax.methods import Method, get_method, make_trainables
@@ -133,19 +133,21 @@ def train_step(
     """One step of P prompts at once on the faces z [B, z_dim], which are drawn once for all of them: (state, metrics).
 
     frozen.text is [P, E]; frozen.channels, all of the state but its step, and the metrics have a leading axis P.  `mean`
-    averages gradients and metrics over the devices that hold other faces.
+    averages gradients and metrics over the devices that hold other faces.  What prompts may have of their own of the
+    settings (`config.OF_PROMPT`) is one number for all, or [P].
     """
-    settings, method = ramped(settings, state.step), get_method(settings.method)
+    settings, method = of_each(ramped(settings, state.step), len(frozen.text)), get_method(settings.method)
+    own_numbers = {name: getattr(settings, name) for name in OF_PROMPT}
     of_all = jax.vmap if len(frozen.text) > 1 else _of_one
 
     def gradients_of(w_plus: jax.Array) -> tuple[Trainables, dict[str, jax.Array]]:
         original = observe(frozen, w_plus, method)
 
-        def of_prompt(trainables: Trainables, text: jax.Array, channels: Channels | None) -> tuple:
+        def of_prompt(trainables: Trainables, text: jax.Array, channels: Channels | None, numbers: dict) -> tuple:
             own = frozen._replace(text=text, channels=channels)
-            return jax.grad(edit_loss, has_aux=True)(trainables, own, original, settings)
+            return jax.grad(edit_loss, has_aux=True)(trainables, own, original, dataclasses.replace(settings, **numbers))
 
-        return of_all(of_prompt)(state.trainables, frozen.text, frozen.channels)
+        return of_all(of_prompt)(state.trainables, frozen.text, frozen.channels, own_numbers)
 
     found = _in_microbatches(gradients_of, w_plus_of(frozen, z, settings), settings.microbatch_size)
 
@@ -165,6 +167,11 @@ def _in_microbatches(of_faces: Callable, w_plus: jax.Array, most: int) -> object
         return of_faces(w_plus)
     found = jax.lax.map(of_faces, w_plus.reshape(-1, size, *w_plus.shape[1:]))
     return jax.tree.map(lambda values: jnp.mean(values, axis=0), found)
+
+
+def of_each(settings: Settings, prompts: int) -> Settings:
+    """Settings of which each of P prompts has its own `config.OF_PROMPT`, [P]."""
+    return dataclasses.replace(settings, **{name: jnp.broadcast_to(getattr(settings, name), prompts) for name in OF_PROMPT})
 
 
 def ramped(settings: Settings, step: jax.Array) -> Settings:

@@ -32,7 +32,10 @@ PARTS = PixelClassifierConfig(layers=((2, 6), (4, 4)), resolution=8, segments=4,
 MIXTURE = MixtureSegmenterConfig(layers=((2, 6), (4, 4)), resolution=8, segments=5, components=4)
 SETTINGS = {
     "steps": 6, "tau": 0.4, "truncation": 0.8, "learning_rate": 0.01, "lambda_area": 1e-4,
-    "methods": {"segment_global": {"steps": 3, "lambda_l2": 0.001}},
+    "methods": {
+        "segment_global": {"steps": 3, "lambda_l2": 0.001},
+        "attention_mapper": {"prompts": {"blue eyes": {"lambda_id": 0.9, "tau": 0.3}}},
+    },
 }  # fmt: skip
 REPOSITORY = Path(__file__).parent.parent
 jax.config.update("jax_numpy_rank_promotion", "raise")  # what broadcasts says so

@@ -188,9 +188,10 @@ from coral_jax.step import draw_z, init_state, train_step
 from coral_jax.training import partition
 
 frozen, key = load_domain("tiny").frozen("surprised"), jax.random.key(1)
-settings = Settings("attention_mapper", batch_size=int(sys.argv[3]))
-state = jax.device_get(jax.jit(init_state)(settings, frozen, key))
 prompts = int(sys.argv[1])
+own = jnp.array([0.1, 0.4][:prompts])
+settings = Settings("attention_mapper", batch_size=int(sys.argv[3]), lambda_l2=own)
+state = jax.device_get(jax.jit(init_state)(settings, frozen, key))
 frozen = frozen._replace(text=jnp.stack([frozen.text, -frozen.text][:prompts]))
 state = partition.stack([state] * prompts)
 one = jax.jit(lambda s, f: train_step(s, f, draw_z(f, key, s.step, settings), settings))(state, frozen)

@@ -253,8 +253,9 @@ def test_apply_edit(domain):
 
 
 def test_several_prompts_train_in_one_program(domain):
-    """Each equals its own step, and the original images are drawn once for all of them."""
-    chosen = settings("attention_mapper")
+    """Each equals its own step, with its own weight of a loss, and the original images are drawn once for all of them."""
+    weights = [0.1, 0.4]
+    chosen = settings("attention_mapper", lambda_l2=jnp.array(weights))
     starts = [init_state(chosen, domain, jax.random.key(seed)) for seed in range(2)]
     texts = [domain.text, -domain.text]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *starts)._replace(step=starts[0].step)
@@ -262,7 +263,8 @@ def test_several_prompts_train_in_one_program(domain):
     step = jax.jit(lambda state, many, key: train_step(state, many, draw_z(many, key, state.step, chosen), chosen))
     together = step(stacked, many, KEY)
     for index, (start, text) in enumerate(zip(starts, texts, strict=True)):
-        alone = step_alone(start, domain._replace(text=text), KEY, chosen)
+        own = dataclasses.replace(chosen, lambda_l2=weights[index])
+        alone = step_alone(start, domain._replace(text=text), KEY, own)
         of_one = jax.tree.map(lambda leaf: leaf[index], (together[0].opt_state.mu, together[1]))  # noqa: B023
         expected = alone[0].opt_state.mu, alone[1]  # Adam's first mean is a tenth of the gradient
         for ours, theirs in zip(jax.tree.leaves(of_one), jax.tree.leaves(expected), strict=True):

@@ -1,6 +1,7 @@
 """Learning an edit: the loop around the train step, and what it leaves in the run's folder."""
 
 import dataclasses
+import itertools
 import math
 import sys
 import time
@@ -15,7 +16,7 @@ import ml_collections
 import numpy as np
 
 from coral_jax.artifact import Edit
-from coral_jax.config import Resolved, Settings, resolve
+from coral_jax.config import OF_PROMPT, Settings, resolve
 from coral_jax.domains import Domain, load_domain, note_unknown_words
 from coral_jax.global_directions.relevance import channels_of
 from coral_jax.latents import parse_seeds, w_plus_of_seeds
@@ -71,26 +72,27 @@ def train_all(config: ml_collections.ConfigDict, runs: list[Run], watch: Watch |
     begun = time.monotonic()
     seeds = parse_seeds(config.sheet_seeds)
     domain = load_domain(config.domain, config.weights_dir)
-    chosen = resolve(config, domain.settings)
+    chosen = [resolve(config, domain.settings, run.prompt) for run in runs]
+    shared = chosen[0].settings
     segmenter = config.segmenter or domain.default_segmenter
     texts = [domain.frozen(run.prompt, segmenter).text for run in runs]
     frozen = domain.frozen(runs[0].prompt, segmenter)
     frozen = cast_all(seen_by_losses(frozen, config, domain), config.dtype)
     init_key, draw_key = jax.random.split(key_of(config.seed))
-    fresh = jax.device_get(_init_state(chosen.settings, frozen, init_key))  # each prompt starts alike, as it would alone
+    fresh = jax.device_get(_init_state(shared, frozen, init_key))  # each prompt starts alike, as it would alone
     left = partition.from_first(lambda: _claim(runs, config, domain), np.zeros(len(runs), np.int32))
-    open_runs = [run for run, unfinished in zip(runs, left, strict=True) if unfinished]
+    open_runs, own = (list(itertools.compress(each, left)) for each in (runs, chosen))
     if partition.is_first():
         note_unknown_words(domain, [run.prompt for run in open_runs])
     if open_runs:
-        frozen = _of_prompts([with_inputs(frozen._replace(text=text), domain, chosen.settings, run.prompt, seeds)
+        frozen = _of_prompts([with_inputs(frozen._replace(text=text), domain, shared, run.prompt, seeds)
                               for run, text, unfinished in zip(runs, texts, left, strict=True) if unfinished])  # fmt: skip
-        state, timing = _learn(config, chosen, open_runs, frozen, fresh, draw_key, watch)
+        state, timing = _learn(config, _together([one.settings for one in own]), open_runs, frozen, fresh, draw_key, watch)
 
         def write() -> np.ndarray:
-            for run, own in zip(open_runs, partition.unstack(state, len(open_runs)), strict=True):
-                trainables = jax.tree.map(jnp.asarray, own.trainables)
-                edit = Edit(run.prompt, domain, segmenter, chosen.settings, config.seed, chosen.tau, trainables)
+            for run, (settings, tau), last in zip(open_runs, own, partition.unstack(state, len(open_runs)), strict=True):
+                trainables = jax.tree.map(jnp.asarray, last.trainables)
+                edit = Edit(run.prompt, domain, segmenter, settings, config.seed, tau, trainables)
                 write_outputs(run.folder, edit, seeds, timing, begun + timing["seconds_paused"])
             return np.zeros(())
 
@@ -110,6 +112,12 @@ def _of_prompts(each: list[Frozen]) -> Frozen:
     """What a step of several prompts reads, which have the networks and faces of the first."""
     text, channels = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[(one.text, one.channels) for one in each])
     return each[0]._replace(text=text, channels=channels)
+
+
+def _together(each: list[Settings]) -> Settings:
+    """The settings of several prompts, which share all but `config.OF_PROMPT`: of these, every prompt's number, [P]."""
+    own = {name: np.array([getattr(settings, name) for settings in each], np.float32) for name in OF_PROMPT}
+    return dataclasses.replace(each[0], **own)
 
 
 def _loss_resolution(config: ml_collections.ConfigDict, domain: Domain, method: Method) -> int | None:
@@ -152,7 +160,7 @@ def _least_resolution(generator: Generator, method: Method) -> int:
 def _claim(runs: list[Run], config: ml_collections.ConfigDict, domain: Domain) -> np.ndarray:
     """Claims every run's folder: whether it is yet to be trained, for each."""
     for run in runs:
-        claim(run.folder, record_of(config, domain) | {"prompt": run.prompt})
+        claim(run.folder, record_of(config, domain, run.prompt))
     done = [finished(run.folder) is not None for run in runs]
     for run, is_done in zip(runs, done, strict=True):
         if is_done:
@@ -162,7 +170,7 @@ def _claim(runs: list[Run], config: ml_collections.ConfigDict, domain: Domain) -
 
 def _learn(
     config: ml_collections.ConfigDict,
-    chosen: Resolved,
+    settings: Settings,
     runs: list[Run],
     frozen: Frozen,
     fresh: TrainState,
@@ -171,7 +179,7 @@ def _learn(
 ) -> tuple[TrainState, dict]:
     """Train the runs together: their last state, stacked, and what the summaries say of it."""
     alone = get_method(config.method).per_face  # each device would hold the deltas of all faces
-    mesh = partition.make_mesh(len(runs), 1 if alone else chosen.settings.batch_size)
+    mesh = partition.make_mesh(len(runs), 1 if alone else settings.batch_size)
     with ExitStack() as files:
         checkpoints = []  # of the first process
 
@@ -189,8 +197,8 @@ def _learn(
         frozen = partition.place(frozen, mesh, partition.FROZEN)
         key = partition.place_key(key, mesh)
         compiling = time.monotonic()
-        settings = partition.place(chosen.settings, mesh, partition.SETTINGS)
-        step = compile_ahead(partition.make_step(mesh), state, frozen, key, settings)
+        placed = partition.place(settings, mesh, partition.SETTINGS)
+        step = compile_ahead(partition.make_step(mesh), state, frozen, key, placed)
         timing = {
             "resumed_from": start,
             "seconds_compile": time.monotonic() - compiling,
@@ -200,9 +208,8 @@ def _learn(
         logs = [files.enter_context(MetricsLog(run.folder, start)) for run in runs if partition.is_first()]
         files.enter_context(memory.tuned_for(step))
         with jax.transfer_guard("disallow"):  # a step waits for nothing from the host
-            steps = chosen.settings.steps
             state, timing["seconds_paused"] = _loop(
-                lambda s: step(s, frozen, key, settings), state, config, steps, runs, checkpoints, logs, watch
+                lambda s: step(s, frozen, key, placed), state, config, settings.steps, runs, checkpoints, logs, watch
             )
         return partition.fetch(state), timing
 
@@ -300,11 +307,13 @@ def _init_state(settings: object, frozen: Frozen, key: jax.Array) -> TrainState:
     return jax.jit(init_state)(settings, frozen, key)
 
 
-def record_of(config: ml_collections.ConfigDict, domain: Domain) -> dict:
+def record_of(config: ml_collections.ConfigDict, domain: Domain, prompt: str | None = None) -> dict:
     """All that decides the results of config's run, as it was decided; where weights lie, what is trained along
-    and what is differentiated at once do not."""
-    chosen = resolve(config, domain.settings)
+    and what is differentiated at once do not.  prompt: where it is not the config's own."""
+    prompt = config.prompt if prompt is None else prompt
+    chosen = resolve(config, domain.settings, prompt)
     record = {name: value for name, value in config.to_dict().items() if name not in ("weights_dir", "prompts")}
+    record |= {"prompt": prompt}
     record |= dataclasses.asdict(chosen.settings) | {"tau": chosen.tau}
     del record["microbatch_size"]
     record["loss_resolution"] = _loss_resolution(config, domain, get_method(config.method))

@@ -5,6 +5,7 @@ metrics over the axis `data`; prompts never need each other.  Faces are drawn fr
 its share, so that the edit is the same on any number of devices, to rounding.  Files are the first process's alone.
 """
 
+import dataclasses
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -18,8 +19,8 @@ from jax.flatten_util import ravel_pytree
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from coral_jax.config import Settings
-from coral_jax.step import Frozen, TrainState, draw_z, train_step
+from coral_jax.config import OF_PROMPT, Settings
+from coral_jax.step import Frozen, TrainState, draw_z, of_each, train_step
 
 PROMPT, DATA = "prompt", "data"
 STATE = TrainState(P(), P(PROMPT), P(PROMPT))
@@ -110,15 +111,20 @@ def shares(faces: int, devices: int) -> tuple[int, ...]:
 
 
 def make_step(mesh: Mesh) -> jax.stages.Wrapped:
-    """`step.train_step` over a mesh, jitted: (state, frozen, key, settings) -> (state, metrics); donates the state."""
+    """`step.train_step` over a mesh, jitted: (state, frozen, key, settings) -> (state, metrics); donates the state.
+
+    What prompts may have of their own of the settings (`config.OF_PROMPT`) is one number for all, or [P].
+    """
 
     def step(state: TrainState, frozen: Frozen, key: jax.Array, settings: Settings) -> tuple[TrainState, dict]:
+        settings = of_each(settings, len(frozen.text))
+        of_prompts = dataclasses.replace(jax.tree.map(lambda _: P(), settings), **dict.fromkeys(OF_PROMPT, P(PROMPT)))
         each = shares(settings.batch_size, mesh.shape[DATA])
         alone = len(each) == 1  # no device holds other faces
         shard = jax.shard_map(
             train_step if alone else lambda *arguments: train_step(*arguments, mean=lambda tree: _mean(tree, each)),
             mesh=mesh,
-            in_specs=(STATE, FROZEN, P(DATA), P()),
+            in_specs=(STATE, FROZEN, P(DATA), of_prompts),
             out_specs=(STATE, P(PROMPT)),
             check_vma=False,  # else each gradient of a replicated weight is summed on its own: `_mean` is the only sum
         )
