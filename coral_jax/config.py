@@ -202,8 +202,9 @@ def _domain_defaults(defaults: dict, method: str, prompt: str) -> dict:
 def _apart(settings: dict, name: str) -> tuple[dict, dict]:
     """Settings of domain.json without the entry `name`, and that entry: an object for each method or prompt."""
     inner = settings.get(name, {})
-    if not isinstance(inner, dict) or not all(isinstance(value, dict) for value in inner.values()):
-        raise ValueError(f"the settings in domain.json: {name} holds {inner!r}; give each of the {name} an object")
+    for value in (inner, *(inner.values() if isinstance(inner, dict) else ())):
+        if not isinstance(value, dict):
+            raise ValueError(f"the settings in domain.json: {name} holds {value!r}; give each {name[:-1]} an object")
     return {key: value for key, value in settings.items() if key != name}, inner
 
 

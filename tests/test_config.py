@@ -104,7 +104,7 @@ def test_a_prompts_own_settings_go_before_the_methods():
 @pytest.mark.parametrize(
     "of_prompts, message",
     [({"old": {"steps": 9}}, r"unknown names \['steps'\]; known: lambda_l2"),
-     ({"old": 3}, "give each of the prompts an object"), ([], "prompts holds"),
+     ({"old": 3}, "give each prompt an object"), ([], "prompts holds"),
      ({"old": {"tau": "x"}}, "tau is 'x'; give a number")],
 )  # fmt: skip
 def test_mistakes_in_a_prompts_own_settings_are_explained(of_prompts, message):
