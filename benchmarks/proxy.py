@@ -26,7 +26,7 @@ _FACES = flags.DEFINE_integer("faces", 104, "number of faces to measure on")
 
 def measured(domain: Domain, prompt: str, proxy: bool) -> dict:
     """Train one edit of the lower layers, with losses on their image or on the whole one; seconds are of the steps alone."""
-    chosen = resolve(make(prompt, f"method={_METHOD.value}"), domain.settings)
+    chosen = resolve(make(prompt, f"method={_METHOD.value}"), domain.settings_of(prompt))
     full = domain.frozen(prompt)
     lower = full._replace(generator=full.generator.lower(_RESOLUTION.value))
     init_key, key = jax.random.split(key_of(0))

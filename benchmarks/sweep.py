@@ -53,7 +53,7 @@ def _number(text: str) -> float:
 def rows(domain: Domain, prompt: str, changes: dict[str, float], at: list[int]) -> list[dict]:
     """Train one combination, and measure it after each of the steps `at`."""
     config = make(prompt, f"method={_METHOD.value},domain={domain.name}", seed=_SEED.value, **changes)
-    chosen = resolve(config, domain.settings)
+    chosen = resolve(config, domain.settings_of(prompt))
     frozen = seen_by_losses(domain.frozen(prompt), config, domain)
     frozen = with_inputs(frozen, domain, chosen.settings, prompt, parse_seeds(config.sheet_seeds))
     init_key, key = jax.random.split(key_of(_SEED.value))

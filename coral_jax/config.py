@@ -142,15 +142,15 @@ def check_apart(folders: dict[str, list[str]]) -> None:
             raise ValueError(f"{prompt!r} and {others[0][0]!r} would share the folder {folder}; leave one out")
 
 
-def resolve(config: ml_collections.ConfigDict, defaults: dict, prompt: str | None = None) -> Resolved:
+def resolve(config: ml_collections.ConfigDict, defaults: dict) -> Resolved:
     """Settings of a run: the config's where it has one, else the domain's `defaults` for the method, else ours.
 
-    prompt: where it is not the config's own.  ValueError for an unknown method and for values out of range.
+    ValueError for an unknown method and for values out of range.
     """
     method = get_method(config.method)
     if nameless := [term.name for term in method.terms if term.weight not in (None, *_HYPER)]:
         raise ValueError(f"{method.name} sums {nameless}, whose weights are no fields of config.Settings; add them there")
-    chosen = _domain_defaults(defaults, method.name, config.prompt if prompt is None else prompt)
+    chosen = _domain_defaults(defaults, method.name)
     chosen |= {key: config[key] for key in (*_HYPER, "tau") if config[key] is not None}
     if method.per_face:  # every step sees the same faces, the sheet's
         chosen["batch_size"] = len(parse_seeds(config.sheet_seeds))
@@ -189,32 +189,20 @@ def check_alphas(texts: list[str]) -> list[float]:
     return alphas
 
 
-def _domain_defaults(defaults: dict, method: str, prompt: str) -> dict:
-    """The domain's settings: those of the method's prompt before the method's, and these before those of all methods."""
-    general, of_methods = _apart(defaults, "methods")
-    of_method, of_prompts = _apart(of_methods.get(method, {}), "prompts")
-    of_prompt = {folder_name(text): own for text, own in of_prompts.items()}.get(folder_name(prompt), {})
-    _check_fields(general | of_method, (*_HYPER, "tau"))
-    _check_fields(of_prompt, (*OF_PROMPT, "tau"))
-    return general | AUTHORS.get(method, {}) | of_method | of_prompt
-
-
-def _apart(settings: dict, name: str) -> tuple[dict, dict]:
-    """Settings of domain.json without the entry `name`, and that entry: an object for each method or prompt."""
-    inner = settings.get(name, {})
-    for value in (inner, *(inner.values() if isinstance(inner, dict) else ())):
-        if not isinstance(value, dict):
-            raise ValueError(f"the settings in domain.json: {name} holds {value!r}; give each {name[:-1]} an object")
-    return {key: value for key, value in settings.items() if key != name}, inner
-
-
-def _check_fields(settings: dict, known: tuple[str, ...]) -> None:
-    """ValueError for what settings of domain.json cannot hold."""
-    unknown = sorted(settings.keys() - set(known))
+def _domain_defaults(defaults: dict, method: str) -> dict:
+    own = {key: value for key, value in defaults.items() if key != "methods"}
+    of_method = defaults.get("methods", {})
+    of_method = of_method.get(method, {}) if isinstance(of_method, dict) else of_method
+    if not isinstance(of_method, dict):
+        raise ValueError(f"the settings in domain.json: methods holds {of_method!r}; give each method an object")
+    own |= AUTHORS.get(method, {}) | of_method
+    unknown = sorted(own.keys() - {*_HYPER, "tau"})
     if unknown:
-        raise ValueError(f"the settings in domain.json have unknown names {unknown}; known: {', '.join(known)}")
-    for name, value in settings.items():
+        known = ", ".join((*_HYPER, "tau"))
+        raise ValueError(f"the settings in domain.json have unknown names {unknown}; known: {known}")
+    for name, value in own.items():
         _check_number(name, value, "the settings in domain.json")
+    return own
 
 
 def _check_number(name: str, value: object, source: str) -> None:

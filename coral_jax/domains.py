@@ -15,7 +15,7 @@
      "direction_faces": 24 (optional: on how many faces global_directions looks at each style channel),
      "content_rows": [64, 448] (optional: the picture's rows of what the generator draws, where the rest are bars),
      "settings": {"tau": 0.85, "lambda_area": 1e-4, "methods": {"segment_global": {"steps": 300, "prompts": {"old": {...}}}}}
-     (a method's own go before the domain's, and a prompt's `config.OF_PROMPT` and tau before the method's),
+     (a method's own go before the domain's, and a prompt's, which are `config.OF_PROMPT` and tau, before the method's),
      "sources": {"generator.safetensors": {"path": "where it came from", "sha256": "...",
          "source": "the checkpoint that was converted", "source_sha256": "..."}} (optional, sha256 checked)}
 """
@@ -35,6 +35,7 @@ import jax
 from flax import nnx
 
 from coral_jax import weights
+from coral_jax.config import OF_PROMPT
 from coral_jax.models.clip import CLIP
 from coral_jax.models.generator import Generator
 from coral_jax.models.identity import Identity
@@ -92,6 +93,33 @@ class Domain:
         None for a CLIP of plain English.
         """
         return importlib.import_module(LANGUAGES[self.language_name]) if self.language_name else None
+
+    def settings_of(self, prompt: str) -> dict:
+        """`settings`, where the methods' own hold what they have for this prompt, or for one that says the same.
+
+        ValueError for an entry `prompts` that is not as the head of this file says.
+        """
+        of_methods = self.settings.get("methods")
+        if not isinstance(of_methods, dict):
+            return self.settings  # where it is wrong, `config.resolve` says so
+        return self.settings | {"methods": {name: self._with_prompts(own, prompt) for name, own in of_methods.items()}}
+
+    def _with_prompts(self, of_method: object, prompt: str) -> object:
+        if not isinstance(of_method, dict) or "prompts" not in of_method:
+            return of_method
+        own, of_prompts = dict(of_method), of_method["prompts"]
+        del own["prompts"]
+        if not isinstance(of_prompts, dict) or not all(isinstance(fields, dict) for fields in of_prompts.values()):
+            raise ValueError(f"the settings in domain.json: prompts holds {of_prompts!r}; give each prompt an object")
+        allowed = (*OF_PROMPT, "tau")
+        if unknown := sorted({name for fields in of_prompts.values() for name in fields}.difference(allowed)):
+            raise ValueError(f"the settings in domain.json: a prompt cannot have its own {unknown}, but {', '.join(allowed)}")
+        return own | {self._plain(text): fields for text, fields in of_prompts.items()}.get(self._plain(prompt), {})
+
+    def _plain(self, prompt: str) -> str:
+        """One text for all prompts that say the same, as far as the language knows."""
+        prompt = " ".join(prompt.lower().split())
+        return self.language.wordings(prompt)[0][0] if self.language else prompt
 
     def unknown_words(self, prompt: str) -> list[str]:
         """The words of a prompt that this domain's CLIP never saw, with the nearest that it did; none for plain English."""

@@ -89,29 +89,6 @@ def test_the_config_goes_before_the_domains_method_before_the_domain_before_ours
     assert resolve(make("happy"), {}) == Resolved(Settings(), TAU)
 
 
-def test_a_prompts_own_settings_go_before_the_methods():
-    of_method = {"lambda_area": 2.0, "lambda_id": 2.0, "prompts": {"Eyes closed": {"lambda_area": 3.0, "tau": 0.7}}}
-    defaults = {"lambda_area": 1.0, "methods": {"attention_mapper": of_method}}
-    found = resolve(make("eyes  closed"), defaults)
-    assert (found.settings.lambda_area, found.settings.lambda_id, found.tau) == (3.0, 2.0, 0.7)
-    assert resolve(make("happy"), defaults, "eyes closed") == found
-    assert resolve(make("eyes closed", "lambda_area=4"), defaults).settings.lambda_area == 4.0
-    for other in (make("happy"), make("eyes closed", "method=attention_global")):
-        found = resolve(other, defaults)
-        assert found.settings.lambda_area == (2.0 if found.settings.method == "attention_mapper" else 1.0)
-
-
-@pytest.mark.parametrize(
-    "of_prompts, message",
-    [({"old": {"steps": 9}}, r"unknown names \['steps'\]; known: lambda_l2"),
-     ({"old": 3}, "give each prompt an object"), ([], "prompts holds"),
-     ({"old": {"tau": "x"}}, "tau is 'x'; give a number")],
-)  # fmt: skip
-def test_mistakes_in_a_prompts_own_settings_are_explained(of_prompts, message):
-    with pytest.raises(ValueError, match=message):
-        resolve(make("old"), {"methods": {"attention_mapper": {"prompts": of_prompts}}})
-
-
 def test_an_override_to_zero_counts():
     assert resolve(make("happy", "lambda_l2=0,tau=0"), {"lambda_l2": 1.0, "tau": 0.5}) == (Settings(lambda_l2=0.0), 0.0)
 

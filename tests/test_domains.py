@@ -10,6 +10,7 @@ import pytest
 from conftest import make_domain
 
 from coral_jax import domains, weights
+from coral_jax.config import make, resolve
 from coral_jax.domains import known_domains, load_domain, weights_folder
 from coral_jax.models.segmenter import MixtureSegmenter, PixelClassifier
 from coral_jax.toons import captions, truth
@@ -107,6 +108,40 @@ def test_what_a_domain_says_of_itself(copied, domain):
     describe(copied, subject="absent", language=None, truth=None, direction_faces=None)
     untold = load_domain("tiny", copied)
     assert (untold.subject, untold.language, untold.truth, untold.direction_faces) == said
+
+
+def of_prompts(copied, prompts, **fields):
+    """The copied domain with settings of its own for prompts of attention_mapper."""
+    methods = {"attention_mapper": {"lambda_area": 2.0, "prompts": prompts}, "attention_global": {"lambda_l2": 2.0}}
+    describe(copied, settings={"lambda_area": 1.0, "methods": methods}, **fields)
+    return load_domain("tiny", copied)
+
+
+def test_a_prompt_may_have_settings_of_its_own(copied):
+    domain = of_prompts(copied, {"Blue eyes": {"lambda_area": 3.0, "tau": 0.7}})
+    own = domain.settings_of(" blue  EYES ")["methods"]
+    assert own == {"attention_mapper": {"lambda_area": 3.0, "tau": 0.7}, "attention_global": {"lambda_l2": 2.0}}
+    assert domain.settings_of("blue eyes and beard")["methods"]["attention_mapper"] == {"lambda_area": 2.0}
+    assert resolve(make("blue eyes"), domain.settings_of("blue eyes")).settings.lambda_area == 3.0
+    assert resolve(make("blue eyes", "lambda_area=4"), domain.settings_of("blue eyes")).settings.lambda_area == 4.0
+
+
+def test_prompts_that_say_the_same_share_settings(copied):
+    domain = of_prompts(copied, {"eyes closed": {"lambda_area": 3.0}}, language="faces")
+    for prompt in ("eyes closed", "closed eyes", "a sleeping person"):
+        assert domain.settings_of(prompt)["methods"]["attention_mapper"] == {"lambda_area": 3.0}
+    assert domain.settings_of("sad")["methods"]["attention_mapper"] == {"lambda_area": 2.0}
+
+
+@pytest.mark.parametrize(
+    "prompts, message",
+    [({"old": {"steps": 9}}, r"cannot have its own \['steps'\], but lambda_l2"), ({"old": 3}, "give each prompt an object"),
+     ([], r"prompts holds \[\]")],
+)  # fmt: skip
+def test_mistakes_in_a_prompts_own_settings_are_explained(copied, prompts, message):
+    domain = of_prompts(copied, prompts)
+    with pytest.raises(ValueError, match=message):
+        domain.settings_of("old")
 
 
 def test_the_embedded_domain_names_its_language_and_its_truth():

@@ -67,7 +67,7 @@ def test_the_studio_shows_what_it_learns_in_small(low, config, monkeypatch):
     monkeypatch.setattr(canvas, "PREVIEW", 8)
     config.update(domain="low", weights_dir=str(low), method="attention_global")
     domain = load_domain("low", low)
-    chosen = resolve(config, domain.settings)
+    chosen = resolve(config, domain.settings_of(config.prompt))
     edit = as_shown(Edit("surprised", domain, None, chosen.settings, 0, 0.0, None))
     assert edit.domain.generator.size == 8
     trainables = make_trainables(edit.method, domain.generator, None, key_of(0))

@@ -82,4 +82,4 @@ def test_a_term_without_a_field_is_named(domain, config, monkeypatch):
     method = METHODS["attention_mapper"]
     monkeypatch.setitem(METHODS, "attention_mapper", dataclasses.replace(method, terms=(*method.terms, term)))
     with pytest.raises(ValueError, match=r"sums \['brightness'\], whose weights are no fields of config.Settings"):
-        resolve(config, domain.settings)
+        resolve(config, domain.settings_of(config.prompt))

@@ -59,7 +59,7 @@ def plan(
         _, _, fields = method.partition(":")
         config = make(prompt, ",".join([f"method={name}", f"domain={domain.name}", *fields.split(";")]))
         config.weights_dir = weights_dir
-        chosen = resolve(config, domain.settings)
+        chosen = resolve(config, domain.settings_of(prompt))
         # Fifty rows of the log or more, so that the time to quality is known to a fiftieth of the run.
         config.log_every = max(1, min(config.log_every, chosen.settings.steps // 50))
         frozen = domain.frozen(prompt, config.segmenter)

@@ -75,7 +75,7 @@ def main() -> None:
     plan = read_json(folder / PLAN, "start it in the studio")
     config = make(plan["prompt"], **plan["fields"])
     domain = load_domain(config.domain, config.weights_dir)
-    chosen = resolve(config, domain.settings)
+    chosen = resolve(config, domain.settings_of(config.prompt))
     segmenter = config.segmenter or domain.default_segmenter
     edit = Edit(config.prompt, domain, segmenter, chosen.settings, config.seed, chosen.tau, None)
     watcher = Watcher(as_shown(edit), parse_seeds(config.sheet_seeds), folder / LIVE)

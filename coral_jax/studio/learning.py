@@ -53,7 +53,7 @@ class Learning:
             raise ValueError("no prompt; type what the faces should show, such as happy")
         domain.tokenizer([prompt])  # too long: a line
         config = make(prompt, method=method, domain=domain.name, steps=steps)
-        chosen = resolve(config, domain.settings).settings
+        chosen = resolve(config, domain.settings_of(prompt)).settings
         seconds, known = self.expected(domain.name, method, chosen.steps)
         return {"steps": chosen.steps, "unknown": domain.unknown_words(prompt), "seconds": seconds, "from": known}
 

@@ -72,7 +72,7 @@ def train_all(config: ml_collections.ConfigDict, runs: list[Run], watch: Watch |
     begun = time.monotonic()
     seeds = parse_seeds(config.sheet_seeds)
     domain = load_domain(config.domain, config.weights_dir)
-    chosen = [resolve(config, domain.settings, run.prompt) for run in runs]
+    chosen = [resolve(config, domain.settings_of(run.prompt)) for run in runs]
     shared = chosen[0].settings
     segmenter = config.segmenter or domain.default_segmenter
     texts = [domain.frozen(run.prompt, segmenter).text for run in runs]
@@ -311,7 +311,7 @@ def record_of(config: ml_collections.ConfigDict, domain: Domain, prompt: str | N
     """All that decides the results of config's run, as it was decided; where weights lie, what is trained along
     and what is differentiated at once do not.  prompt: where it is not the config's own."""
     prompt = config.prompt if prompt is None else prompt
-    chosen = resolve(config, domain.settings, prompt)
+    chosen = resolve(config, domain.settings_of(prompt))
     record = {name: value for name, value in config.to_dict().items() if name not in ("weights_dir", "prompts")}
     record |= {"prompt": prompt}
     record |= dataclasses.asdict(chosen.settings) | {"tau": chosen.tau}
