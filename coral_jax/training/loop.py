@@ -81,12 +81,12 @@ def train_all(config: ml_collections.ConfigDict, runs: list[Run], watch: Watch |
     init_key, draw_key = jax.random.split(key_of(config.seed))
     fresh = jax.device_get(_init_state(shared, frozen, init_key))  # each prompt starts alike, as it would alone
     left = partition.from_first(lambda: _claim(runs, config, domain), np.zeros(len(runs), np.int32))
-    open_runs, own = (list(itertools.compress(each, left)) for each in (runs, chosen))
+    open_runs, own, texts = (list(itertools.compress(each, left)) for each in (runs, chosen, texts))
     if partition.is_first():
         note_unknown_words(domain, [run.prompt for run in open_runs])
     if open_runs:
         frozen = _of_prompts([with_inputs(frozen._replace(text=text), domain, shared, run.prompt, seeds)
-                              for run, text, unfinished in zip(runs, texts, left, strict=True) if unfinished])  # fmt: skip
+                              for run, text in zip(open_runs, texts, strict=True)])  # fmt: skip
         state, timing = _learn(config, _together([one.settings for one in own]), open_runs, frozen, fresh, draw_key, watch)
 
         def write() -> np.ndarray:
