@@ -107,8 +107,8 @@ class Domain:
     def _with_prompts(self, of_method: object, prompt: str) -> object:
         if not isinstance(of_method, dict) or "prompts" not in of_method:
             return of_method
-        own, of_prompts = dict(of_method), of_method["prompts"]
-        del own["prompts"]
+        own = dict(of_method)
+        of_prompts = own.pop("prompts")
         if not isinstance(of_prompts, dict) or not all(isinstance(fields, dict) for fields in of_prompts.values()):
             raise ValueError(f"the settings in domain.json: prompts holds {of_prompts!r}; give each prompt an object")
         allowed = (*OF_PROMPT, "tau")

@@ -313,8 +313,7 @@ def record_of(config: ml_collections.ConfigDict, domain: Domain, prompt: str | N
     prompt = config.prompt if prompt is None else prompt
     chosen = resolve(config, domain.settings_of(prompt))
     record = {name: value for name, value in config.to_dict().items() if name not in ("weights_dir", "prompts")}
-    record |= {"prompt": prompt}
-    record |= dataclasses.asdict(chosen.settings) | {"tau": chosen.tau}
+    record |= dataclasses.asdict(chosen.settings) | {"tau": chosen.tau, "prompt": prompt}
     del record["microbatch_size"]
     record["loss_resolution"] = _loss_resolution(config, domain, get_method(config.method))
     segmenter = config.segmenter or domain.default_segmenter
