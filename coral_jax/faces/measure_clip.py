@@ -9,7 +9,6 @@ from pathlib import Path
 
 from absl import app, flags, logging
 
-from coral_jax import weights
 from coral_jax.faces.train_clip import CONTEXT, measure, prepared
 from coral_jax.tokenizer import Tokenizer
 
@@ -21,7 +20,7 @@ def main(_: list[str]) -> None:
     faces = prepared(folder, ("held_out", "held_out_moved"))
     logging.info("%d faces", len(faces.images))
     tokenizer = Tokenizer(own / "tokenizer.json", CONTEXT)
-    measure(weights.load(own / "clip.safetensors"), tokenizer, faces, folder / "clip_held_out.json")
+    measure(own / "clip.safetensors", tokenizer, faces, folder / "clip_held_out.json")
 
 
 if __name__ == "__main__":

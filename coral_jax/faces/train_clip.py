@@ -200,10 +200,11 @@ def separation(clip: CLIP, tokenizer: Tokenizer, faces: Prepared, colours: bool)
     return found
 
 
-def measure(clip: CLIP, tokenizer: Tokenizer, faces: Prepared, path: Path) -> None:
-    """Write the table of AUCs, plain and recoloured, and log their means."""
+def measure(weights_file: Path, tokenizer: Tokenizer, faces: Prepared, path: Path) -> None:
+    """Write a CLIP's table of AUCs, plain and recoloured, with the SHA-256 of its file, and log their means."""
+    clip = weights.load(weights_file)
     table = {name: separation(clip, tokenizer, faces, name == "recoloured") for name in ("plain", "recoloured")}
-    path.write_text(json.dumps(table, indent=1) + "\n")
+    path.write_text(json.dumps({"weights_sha256": weights.fingerprint(weights_file)} | table, indent=1) + "\n")
     for name, found in table.items():
         aucs = {word: round(value[0], 3) for word, value in found.items()}
         logging.info("%s: mean %.3f, least %.3f; %s", name, np.mean(list(aucs.values())), min(aucs.values()), aucs)
@@ -234,7 +235,7 @@ def main(_: list[str]) -> None:
     logging.info("%d faces, %d held out; %s", len(faces.images), len(held_out.images), counts)
     clip = train(config(tokenizer.vocab_size), faces, tokenizer, folder, _STEPS.value, _HARD_FROM.value, _RATE.value)
     weights.save(folder / "clip.safetensors", clip, np.float16)
-    measure(weights.load(folder / "clip.safetensors"), tokenizer, held_out, folder / "clip.json")
+    measure(folder / "clip.safetensors", tokenizer, held_out, folder / "clip.json")
 
 
 if __name__ == "__main__":
