@@ -3,12 +3,14 @@
     python -m benchmarks.sweep --method=attention_mapper --grid="lambda_l2=1e-4,3e-4;lambda_area=8e-5,3e-4" --at=180,360
 
 Every combination of the grid is trained from the domain's settings, in one compiled program, and measured after each of
-the steps --at.  Rows are added to --out as they come (one JSON object a line); those already there are not run again.
+the steps --at; those that differ in tau or strength alone share a training.  Rows are added to --out as they come (one JSON
+object a line); those already there are not run again.
 """
 
 import dataclasses
 import itertools
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -32,6 +34,8 @@ _SEED = flags.DEFINE_integer("seed", 0, "seed of the training")
 _FACES = flags.DEFINE_integer("faces", 104, "number of faces to measure on")
 _OUT = flags.DEFINE_string("out", "runs/sweep.jsonl", "file of the rows")
 
+_OF_USE = ("strength", "tau")  # no training depends on them
+
 
 def combinations(grid: str) -> list[dict[str, float]]:
     """ "a=1,2;b=3" -> [{a: 1, b: 3}, {a: 2, b: 3}]; ValueError for anything else."""
@@ -50,27 +54,39 @@ def _number(text: str) -> float:
     return int(number) if number.is_integer() else number
 
 
-def rows(domain: Domain, prompt: str, changes: dict[str, float], at: list[int]) -> list[dict]:
-    """Train one combination, and measure it after each of the steps `at`."""
-    config = make(prompt, f"method={_METHOD.value},domain={domain.name}", seed=_SEED.value, **changes)
-    chosen = resolve(config, domain.settings_of(prompt))
+def trainings(grid: str) -> list[list[dict[str, float]]]:
+    """The combinations of a grid, those that one training serves in one list."""
+    alike = {}
+    for changes in combinations(grid):
+        alike.setdefault(tuple(item for item in changes.items() if item[0] not in _OF_USE), []).append(changes)
+    return list(alike.values())
+
+
+def rows(domain: Domain, prompt: str, alike: list[dict[str, float]], at: list[int]) -> Iterator[dict]:
+    """Train combinations that one training serves, and measure each of them after each of the steps `at`."""
+    configs = [make(prompt, f"method={_METHOD.value},domain={domain.name}", seed=_SEED.value, **changes) for changes in alike]
+    every = [resolve(config, domain.settings_of(prompt)) for config in configs]
+    trained, config = every[0].settings, configs[0]
     frozen = seen_by_losses(domain.frozen(prompt), config, domain)
-    frozen = with_inputs(frozen, domain, chosen.settings, prompt, parse_seeds(config.sheet_seeds))
+    frozen = with_inputs(frozen, domain, trained, prompt, parse_seeds(config.sheet_seeds))
     init_key, key = jax.random.split(key_of(_SEED.value))
-    state, step = alone.begin(chosen.settings, frozen, init_key), alone.stepper(chosen.settings, frozen, key)
-    found = []
-    for done in sorted(at or [chosen.settings.steps]):
+    state, step = alone.begin(trained, frozen, init_key), alone.stepper(trained, frozen, key)
+    for done in sorted(at or [trained.steps]):
         for _ in range(int(state.step), done):
             state, metrics = step(state)
-        settings = dataclasses.replace(chosen.settings, steps=done)
-        trainables = alone.state_of(state).trainables
-        edit = Edit(prompt, domain, domain.default_segmenter, settings, _SEED.value, chosen.tau, trainables)
-        measured = domain.truth.measure(domain, prompt, edit.apply, _FACES.value, domain.truth.SELECTION_SEED)
-        described = {"method": _METHOD.value, "prompt": prompt, "seed": _SEED.value, "steps": done, "tau": chosen.tau}
-        described |= {name: round(value, 12) for name, value in dataclasses.asdict(settings).items() if name != "method"}
         losses = {name: float(metrics.get(f"loss/{name}", [0.0])[0]) for name in ("clip", "l2")}
-        found.append(described | losses | measured)
-    return found
+        for chosen in every:
+            settings, trainables = dataclasses.replace(chosen.settings, steps=done), alone.state_of(state).trainables
+            edit = Edit(prompt, domain, domain.default_segmenter, settings, _SEED.value, chosen.tau, trainables)
+            measured = domain.truth.measure(domain, prompt, edit.apply, _FACES.value, domain.truth.SELECTION_SEED)
+            described = {"method": _METHOD.value, "prompt": prompt, "seed": _SEED.value, "steps": done, "tau": chosen.tau}
+            described |= {name: round(value, 12) for name, value in dataclasses.asdict(settings).items() if name != "method"}
+            yield described | losses | measured
+
+
+def _has(known: list[dict], wanted: dict, at: list[int]) -> bool:
+    """Whether there is a row of what is wanted, after the last of the steps `at`."""
+    return any(wanted.items() <= row.items() and (not at or row["steps"] == max(at)) for row in known)
 
 
 def main() -> None:
@@ -80,16 +96,17 @@ def main() -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     known = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
     at = [int(step) for step in _AT.value]
-    for changes in combinations(_GRID.value):
+    for alike in trainings(_GRID.value):
         for prompt in _PROMPTS.value:
-            wanted = {"method": _METHOD.value, "prompt": prompt, "seed": _SEED.value} | changes
-            if any(wanted.items() <= row.items() and (not at or row["steps"] == max(at)) for row in known):
+            wanted = {"method": _METHOD.value, "prompt": prompt, "seed": _SEED.value}
+            missing = [changes for changes in alike if not _has(known, wanted | changes, at)]
+            if not missing:
                 continue
-            for row in rows(domain, prompt, changes, at):
+            for row in rows(domain, prompt, missing, at):
                 with open(out, "a") as file:
                     file.write(json.dumps(row) + "\n")
                 shown = " ".join(f"{name} {row[name]:.2f}" for name in ("success", "leak", "identity", "drift", "clip", "l2"))
-                print(prompt, changes, row["steps"], shown, flush=True)
+                print(prompt, {name: row[name] for name in missing[0]}, row["steps"], shown, flush=True)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import pytest
 from conftest import REPOSITORY
 from tiny import copied, frozen, step_alone
 
-from benchmarks import alone, inversion
+from benchmarks import alone, inversion, sweep
 from benchmarks.naive import naive_train_step
 from benchmarks.networks import with_inputs
 from coral_jax.config import Settings
@@ -72,6 +72,13 @@ def test_a_sweep_steps_as_the_prompt_alone_does():
     assert jax.tree.structure(ours) == jax.tree.structure(expected) and int(ours.step) == 2
     for found, wanted in zip(jax.tree.leaves(ours), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-5)
+
+
+def test_a_sweep_trains_once_what_differs_in_its_use_alone():
+    lower, higher = sweep.trainings("tau=0.5,0.85;lambda_area=1e-3,2e-3;strength=2")
+    assert [changes["tau"] for changes in lower] == [changes["tau"] for changes in higher] == [0.5, 0.85]
+    assert {changes["lambda_area"] for changes in lower} == {1e-3} and {changes["lambda_area"] for changes in higher} == {2e-3}
+    assert sweep.trainings("") == [[{}]]
 
 
 def test_a_method_without_a_literal_form_is_refused():
