@@ -22,6 +22,7 @@ from coral_jax.artifact import Edit
 from coral_jax.config import make, resolve
 from coral_jax.domains import Domain, load_domain
 from coral_jax.latents import parse_seeds
+from coral_jax.methods import get_method
 from coral_jax.runtime.numerics import key_of
 from coral_jax.training.loop import seen_by_losses, with_inputs
 
@@ -71,8 +72,9 @@ def rows(domain: Domain, prompt: str, alike: list[dict[str, float]], at: list[in
     frozen = with_inputs(frozen, domain, trained, prompt, parse_seeds(config.sheet_seeds))
     init_key, key = jax.random.split(key_of(_SEED.value))
     state, step = alone.begin(trained, frozen, init_key), alone.stepper(trained, frozen, key)
+    metrics, learned = {}, not get_method(trained.method).per_face  # else applying the edit finds the deltas of its faces
     for done in sorted(at or [trained.steps]):
-        for _ in range(int(state.step), done):
+        for _ in range(int(state.step), done if learned else 0):
             state, metrics = step(state)
         losses = {name: float(metrics.get(f"loss/{name}", [0.0])[0]) for name in ("clip", "l2")}
         for chosen in every:
