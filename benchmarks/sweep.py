@@ -26,15 +26,6 @@ from coral_jax.methods import get_method
 from coral_jax.runtime.numerics import key_of
 from coral_jax.training.loop import seen_by_losses, with_inputs
 
-_METHOD = flags.DEFINE_string("method", "attention_mapper", "method to tune")
-_DOMAIN = flags.DEFINE_string("domain", "toons", "domain to tune in: one whose truth is known")
-_PROMPTS = flags.DEFINE_list("prompts", PROMPTS, "prompts to train on")
-_GRID = flags.DEFINE_string("grid", "", "fields of the config and their values: lambda_l2=1e-4,3e-4;tau=0.7,0.85")
-_AT = flags.DEFINE_list("at", [], "steps after which to measure; the domain's number of steps if not given")
-_SEED = flags.DEFINE_integer("seed", 0, "seed of the training")
-_FACES = flags.DEFINE_integer("faces", 104, "number of faces to measure on")
-_OUT = flags.DEFINE_string("out", "runs/sweep.jsonl", "file of the rows")
-
 _OF_USE = ("strength", "tau")  # no training depends on them
 
 
@@ -112,4 +103,12 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    _METHOD = flags.DEFINE_string("method", "attention_mapper", "method to tune")
+    _DOMAIN = flags.DEFINE_string("domain", "toons", "domain to tune in: one whose truth is known")
+    _PROMPTS = flags.DEFINE_list("prompts", PROMPTS, "prompts to train on")
+    _GRID = flags.DEFINE_string("grid", "", "fields of the config and their values: lambda_l2=1e-4,3e-4;tau=0.7,0.85")
+    _AT = flags.DEFINE_list("at", [], "steps after which to measure; the domain's number of steps if not given")
+    _SEED = flags.DEFINE_integer("seed", 0, "seed of the training")
+    _FACES = flags.DEFINE_integer("faces", 104, "number of faces to measure on")
+    _OUT = flags.DEFINE_string("out", "runs/sweep.jsonl", "file of the rows")
     commands.run(main)
