@@ -190,7 +190,7 @@ def _packaged(entry: Entry, made: dict[str, Converted], weights_dir: str | None,
 
 
 def _of_package(name: str) -> tuple[Path, dict, list[str]]:
-    """Of a package of coral_jax with a domain: the folder of its weights, its domain.json, its files but for these."""
+    """Of a package of coral_jax with a domain: the folder of its weights, its domain.json, the names of its other files."""
     source = Path(coral_jax.__file__).parent / name / "weights"
     description = read_json(source / "domain.json", "install coral_jax again")
     networks = [description[kind] for kind in ("clip", "tokenizer", "identity", "encoder") if description.get(kind)]
@@ -208,7 +208,7 @@ def _renewed(package: str, folder: Path) -> str:
         return (f"of another version of coral_jax: {', '.join(other)}; edits that were learned with them need them. For this "
                 f"version's, remove {folder} and type the same command")  # fmt: skip
     known = read_json(folder / "domain.json", f"remove {folder} and type the same command")
-    write_json(folder / "domain.json", description | {"sources": known["sources"]})
+    write_json(folder / "domain.json", description | {"sources": known.get("sources", {})})
     return "its settings are those of this version of coral_jax"
 
 
