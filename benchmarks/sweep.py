@@ -68,8 +68,9 @@ def rows(domain: Domain, prompt: str, alike: list[dict[str, float]], at: list[in
         for _ in range(int(state.step), done if learned else 0):
             state, metrics = step(state)
         losses = {name: float(metrics.get(f"loss/{name}", [0.0])[0]) for name in ("clip", "l2")}
+        trainables = alone.state_of(state).trainables
         for chosen in every:
-            settings, trainables = dataclasses.replace(chosen.settings, steps=done), alone.state_of(state).trainables
+            settings = dataclasses.replace(chosen.settings, steps=done)
             edit = Edit(prompt, domain, domain.default_segmenter, settings, _SEED.value, chosen.tau, trainables)
             measured = domain.truth.measure(domain, prompt, edit.apply, _FACES.value, domain.truth.SELECTION_SEED)
             described = {"method": _METHOD.value, "prompt": prompt, "seed": _SEED.value, "steps": done, "tau": chosen.tau}
