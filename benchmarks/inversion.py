@@ -37,7 +37,7 @@ from coral_jax.models.generator import Generator
 from coral_jax.models.prior import prior_of
 from coral_jax.photos import invert, tune
 from coral_jax.photos.likeness import networks_of
-from coral_jax.photos.making import LIKENESS, effort_of
+from coral_jax.photos.making import LIKENESS, Effort, effort_of
 from coral_jax.photos.photo import with_differences
 from coral_jax.runtime.compiling import jit
 
@@ -63,16 +63,26 @@ class Ladder(NamedTuple):
 
     def invert(self, domain: Domain, images: np.ndarray) -> list[Inverted]:
         """Each of images [N, S, S, 3] in [-1, 1] inverted, or read where it is kept."""
-        about = f"{domain.fingerprint} {self.rung} {effort_of(domain.generator, self.likeness)}".encode()
+        about = f"{domain.fingerprint} {self.rung} {self.effort(domain)}".encode()
         digests = [hashlib.sha256(about + to_pixels(image).tobytes()).hexdigest() for image in images]
         paths = [self.kept / f"{digest[:20]}.safetensors" for digest in digests]
         missing = [row for row, path in enumerate(paths) if not path.exists()]
         for start in range(0, len(missing), self.batch):
             rows = missing[start : start + self.batch]
-            for row, one in zip(rows, inverted(domain, images[rows], self.rung, self.likeness), strict=True):
+            for row, one in zip(rows, self._made(domain, images[rows]), strict=True):
                 tensors = {"w_plus": one.w_plus} | {f"tuned.{name}": value for name, value in one.tuned.items()}
                 weights.save_tensors(paths[row], tensors, {"seconds": str(one.seconds)})
         return [_read(path) for path in paths]
+
+    def effort(self, domain: Domain) -> Effort:
+        """The steps of this rung on a domain."""
+        return effort_of(domain.generator, self.likeness, self.rung != "optimised" and domain.encoder_file is not None)
+
+    def _made(self, domain: Domain, images: np.ndarray) -> list[Inverted]:
+        effort = self.effort(domain)
+        if self.rung == "tuned":
+            return tuned(domain, images, self._replace(rung="both").invert(domain, images), effort.tuning)
+        return inverted(domain, images, self.rung, effort.plan)
 
 
 def _read(path: Path) -> Inverted:
@@ -81,23 +91,27 @@ def _read(path: Path) -> Inverted:
     return Inverted(w_plus, {name.removeprefix("tuned."): value for name, value in tensors.items()}, float(about["seconds"]))
 
 
-def inverted(domain: Domain, images: np.ndarray, rung: str, likeness_: float) -> list[Inverted]:
-    """Each of images [N, S, S, 3] in [-1, 1] inverted by one rung of the ladder."""
+def inverted(domain: Domain, images: np.ndarray, rung: str, plan: invert.Plan) -> list[Inverted]:
+    """Each of images [N, S, S, 3] in [-1, 1] inverted by one rung of the ladder below `tuned`."""
     begun = time.perf_counter()
     generator, networks, prior = domain.generator, networks_of(domain), prior_of(domain.generator)
-    effort = effort_of(generator, likeness_)
     state = invert.start(generator, prior, None if rung == "optimised" else domain.encoder(), images)
     if rung != "encoder":
-        state = invert.invert(generator, prior, networks, images, state, effort.plan)
-    w_plus, tuned = np.asarray(invert.codes(state, prior)), [{}] * len(images)
-    if rung == "tuned":
-        fresh = tune.start(generator)
-        tuned = [
-            tune.tune(generator, prior, networks, image, codes, fresh, effort.tuning)
-            for image, codes in zip(images, w_plus, strict=True)
-        ]
+        state = invert.invert(generator, prior, networks, images, state, plan)
+    w_plus = np.asarray(invert.codes(state, prior))
     seconds = (time.perf_counter() - begun) / len(images)
-    return [Inverted(codes, differences, seconds) for codes, differences in zip(w_plus, tuned, strict=True)]
+    return [Inverted(codes, {}, seconds) for codes in w_plus]
+
+
+def tuned(domain: Domain, images: np.ndarray, found: list[Inverted], tuning: tune.Tuning) -> list[Inverted]:
+    """The generator tuned to each of images [N, S, S, 3] in [-1, 1] at the codes that were found; their seconds count, too."""
+    generator, networks, prior = domain.generator, networks_of(domain), prior_of(domain.generator)
+    fresh, made = tune.start(generator), []
+    for image, one in zip(images, found, strict=True):
+        begun = time.perf_counter()
+        differences = tune.tune(generator, prior, networks, image, one.w_plus, fresh, tuning)
+        made.append(Inverted(one.w_plus, differences, one.seconds + time.perf_counter() - begun))
+    return made
 
 
 def seen(generator: Generator, w_plus: np.ndarray) -> np.ndarray:
@@ -172,7 +186,7 @@ def main() -> None:
         raise ValueError("no --out; type python -m benchmarks.inversion --domain=toons --out=inversion.jsonl")
     out = Path(_OUT.value)
     domain = load_domain(_DOMAIN.value, _WEIGHTS_DIR.value)
-    if "tuned" in _RUNGS.value and not effort_of(domain.generator, _LIKENESS.value).tuning.steps:
+    if "tuned" in _RUNGS.value and not effort_of(domain.generator, _LIKENESS.value, guessed=True).tuning.steps:
         raise ValueError(f"--likeness={_LIKENESS.value:g} tunes nothing; give more than 0.5 for the rung tuned")
     there = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
     common = {"domain": domain.name, "fingerprint": domain.fingerprint[:12], "likeness": _LIKENESS.value}

@@ -113,7 +113,7 @@ def test_inversions_are_kept_and_shared(domain, tmp_path, monkeypatch):
     """A picture that was inverted is read; another one, or another rung or setting, is not taken for it."""
     made = []
 
-    def inverted(domain, images, rung, likeness):
+    def inverted(domain, images, rung, plan):
         made.append((len(images), rung))
         return [inversion.Inverted(np.full((2, 3), image.mean()), {"a.b": np.float16([1, 2])}, 7.0) for image in images]
 
@@ -128,3 +128,6 @@ def test_inversions_are_kept_and_shared(domain, tmp_path, monkeypatch):
     ladder._replace(rung="encoder").invert(domain, images[:1])
     ladder._replace(likeness=0.7).invert(domain, images[:1])
     assert made[2:] == [(1, "encoder"), (1, "both")]
+    monkeypatch.setattr(inversion, "tuned", lambda domain, images, found, tuning: [found[0]._replace(seconds=9.0)])
+    assert ladder._replace(rung="tuned").invert(domain, images[:1])[0].seconds == 9.0
+    assert len(made) == 4  # tuning starts from the codes that are kept

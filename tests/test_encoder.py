@@ -108,7 +108,7 @@ def test_faces_of_another_generator_are_drawn_anew(tmp_path, monkeypatch):
     for generator, fingerprint in ((1, "a" * 64), (2, "b" * 64), (1, "a" * 64)):
         images, w = faces_encoder.drawn(tmp_path, generator, fingerprint, 3)
         assert images.shape == (3, 64, 64, 3) and (w == generator).all()
-    assert drawn == [1] * 50 + [2] * 50
+    assert drawn == [1] * faces_encoder.PART + [2] * faces_encoder.PART
 
 
 def test_pictures_are_varied_and_stay_pictures():

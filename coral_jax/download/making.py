@@ -18,7 +18,7 @@ from coral_jax.domains import weights_folder
 from coral_jax.download.manifest import Alternatives, Entry, File
 from coral_jax.download.sources import link
 from coral_jax.download.store import Store, Unavailable
-from coral_jax.runtime.files import read_json, write_json
+from coral_jax.runtime.files import read_json, write_bytes, write_json
 
 # Of converters/, where a file says none.
 CONVERTERS = {"generator": "stylegan2", "clip": "clip", "identity": "identity", "encoder": "encoder"}
@@ -178,9 +178,9 @@ def _domain(entry: Entry, made: dict[str, Converted], weights_dir: str | None, c
 def _packaged(entry: Entry, made: dict[str, Converted], weights_dir: str | None, converter: ModuleType) -> str:
     """The domain of a package of coral_jax, which has all but the generator."""
     folder, network = weights_folder(weights_dir) / entry.name, made["generator"]
-    source, description, files = _of_package(entry.packaged)
+    source, description, networks, others = _of_package(entry.packaged)
     with converter.whole_folder(folder) as partial:
-        for file in files:
+        for file in networks + others:
             shutil.copyfile(source / file, partial / file)
         shutil.copyfile(network.path, partial / description["generator"])
         origin = {"path": str(network.checkpoint)} | converter.original(network.path)
@@ -189,25 +189,31 @@ def _packaged(entry: Entry, made: dict[str, Converted], weights_dir: str | None,
     return f"{folder}: domain {entry.name}; use it with :domain={entry.name}"
 
 
-def _of_package(name: str) -> tuple[Path, dict, list[str]]:
-    """Of a package of coral_jax with a domain: the folder of its weights, its domain.json, the names of its other files."""
+def _of_package(name: str) -> tuple[Path, dict, list[str], list[str]]:
+    """A package's domain: the folder of its weights, its domain.json, the networks that edits learn with, its other files."""
     source = Path(coral_jax.__file__).parent / name / "weights"
     description = read_json(source / "domain.json", "install coral_jax again")
-    networks = [description[kind] for kind in ("clip", "tokenizer", "identity", "encoder") if description.get(kind)]
-    return source, description, [*networks, *description["segmenters"].values(), "LICENSE"]
+    networks = [description[kind] for kind in ("clip", "tokenizer", "identity") if description.get(kind)]
+    others = [description["encoder"]] if description.get("encoder") else []
+    return source, description, [*networks, *description["segmenters"].values()], [*others, "LICENSE"]
 
 
 def _renewed(package: str, folder: Path) -> str:
-    """Give a packaged domain this version's domain.json, if its networks are this version's, too; what to say of it.
+    """Give a packaged domain this version's domain.json and encoder, if its networks are this version's; what to say of it.
 
     Other networks stay: edits that were learned with them need them.
     """
-    source, description, files = _of_package(package)
-    shared = [file for file in files if (folder / file).is_file() and filecmp.cmp(source / file, folder / file, shallow=False)]
-    if other := [file for file in files if file not in shared]:
+    source, description, networks, others = _of_package(package)
+
+    def is_shared(file: str) -> bool:
+        return (folder / file).is_file() and filecmp.cmp(source / file, folder / file, shallow=False)
+
+    if other := [file for file in networks if not is_shared(file)]:
         return (f"of another version of coral_jax: {', '.join(other)}; edits that were learned with them need them. For this "
                 f"version's, remove {folder} and type the same command")  # fmt: skip
     known = read_json(folder / "domain.json", f"remove {folder} and type the same command")
+    for file in others:
+        write_bytes(folder / file, (source / file).read_bytes())
     write_json(folder / "domain.json", description | {"sources": known.get("sources", {})})
     return "its settings are those of this version of coral_jax"
 

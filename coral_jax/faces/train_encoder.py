@@ -16,16 +16,17 @@ from coral_jax import weights
 from coral_jax.faces import draw
 from coral_jax.models import load_generator
 from coral_jax.models.generator import Generator
+from coral_jax.runtime.compiling import jit
 from coral_jax.worlds import command
 from coral_jax.worlds.encoding import write_encoder
 
 _SIZE, _SEEN = 128, 64  # px: of the read-out, and what the encoder sees
 _SEED, _PSI = 1805, (0.5, 1.0)
-_PART, _HELD_OUT = 50, 100  # faces a file; faces that do not train
+PART, _HELD_OUT = 200, 200  # faces a file; faces that do not train
 _BATCH, _RATE = 32, 1e-3
 
 
-@jax.jit
+@jit
 def _draw(generator: Generator, w: jax.Array) -> jax.Array:
     """Bytes [B, S, S, 3] of w [B, w_dim]."""
     images = generator.synthesis(generator.broadcast(w))
@@ -38,13 +39,13 @@ def drawn(folder: Path, generator: Generator, fingerprint: str, count: int) -> t
     fingerprint: of the generator's file; faces of another one are left alone.
     """
     parts = []
-    for start in range(0, count, _PART):
+    for start in range(0, count, PART):
         path = folder / "encoder" / f"{fingerprint[:12]}_{start:05}.safetensors"
         if not path.exists():
-            w = draw.random_codes(generator, _PART, _SEED + start, _PSI)
+            w = draw.random_codes(generator, PART, _SEED + start, _PSI)
             images = np.concatenate([np.asarray(_draw(generator, one[None])) for one in w])
             weights.save_tensors(path, {"w": w, "images": images}, {})
-            logging.info("faces: %d of %d", start + _PART, count)
+            logging.info("faces: %d of %d", start + PART, count)
         parts.append(weights.load_tensors(path)[0])
     images, w = (np.concatenate([part[name] for part in parts])[:count] for name in ("images", "w"))
     cells = images.reshape(len(images), _SEEN, _SIZE // _SEEN, _SEEN, _SIZE // _SEEN, 3)
@@ -59,4 +60,4 @@ def train(folder: Path, path: str, count: int, steps: int) -> None:
 
 
 if __name__ == "__main__":
-    command.run(train, ("count", 1600, "number of faces"), 600)
+    command.run(train, ("count", 9600, "number of faces"), 3000)
