@@ -63,23 +63,19 @@ class Ladder(NamedTuple):
 
     def invert(self, domain: Domain, images: np.ndarray) -> list[Inverted]:
         """Each of images [N, S, S, 3] in [-1, 1] inverted, or read where it is kept."""
-        about = f"{domain.fingerprint} {self.rung} {self.effort(domain)}".encode()
+        effort = effort_of(domain.generator, self.likeness)
+        about = f"{domain.fingerprint} {self.rung} {effort if self.rung == 'tuned' else effort.plan}".encode()
         digests = [hashlib.sha256(about + to_pixels(image).tobytes()).hexdigest() for image in images]
         paths = [self.kept / f"{digest[:20]}.safetensors" for digest in digests]
         missing = [row for row, path in enumerate(paths) if not path.exists()]
         for start in range(0, len(missing), self.batch):
             rows = missing[start : start + self.batch]
-            for row, one in zip(rows, self._made(domain, images[rows]), strict=True):
+            for row, one in zip(rows, self._made(domain, images[rows], effort), strict=True):
                 tensors = {"w_plus": one.w_plus} | {f"tuned.{name}": value for name, value in one.tuned.items()}
                 weights.save_tensors(paths[row], tensors, {"seconds": str(one.seconds)})
         return [_read(path) for path in paths]
 
-    def effort(self, domain: Domain) -> Effort:
-        """The steps of this rung on a domain."""
-        return effort_of(domain.generator, self.likeness, self.rung != "optimised" and domain.encoder_file is not None)
-
-    def _made(self, domain: Domain, images: np.ndarray) -> list[Inverted]:
-        effort = self.effort(domain)
+    def _made(self, domain: Domain, images: np.ndarray, effort: Effort) -> list[Inverted]:
         if self.rung == "tuned":
             return tuned(domain, images, self._replace(rung="both").invert(domain, images), effort.tuning)
         return inverted(domain, images, self.rung, effort.plan)
@@ -186,7 +182,7 @@ def main() -> None:
         raise ValueError("no --out; type python -m benchmarks.inversion --domain=toons --out=inversion.jsonl")
     out = Path(_OUT.value)
     domain = load_domain(_DOMAIN.value, _WEIGHTS_DIR.value)
-    if "tuned" in _RUNGS.value and not effort_of(domain.generator, _LIKENESS.value, guessed=True).tuning.steps:
+    if "tuned" in _RUNGS.value and not effort_of(domain.generator, _LIKENESS.value).tuning.steps:
         raise ValueError(f"--likeness={_LIKENESS.value:g} tunes nothing; give more than 0.5 for the rung tuned")
     there = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
     common = {"domain": domain.name, "fingerprint": domain.fingerprint[:12], "likeness": _LIKENESS.value}

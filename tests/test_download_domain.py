@@ -254,9 +254,11 @@ def test_a_packaged_domain_gets_its_generator_from_the_wheel(server, tmp_path, c
 
     made = (folder / "domain.json").read_text()
     (folder / "domain.json").write_text(json.dumps(json.loads(made) | {"settings": {"steps": 1}}))  # of an earlier version
+    (folder / "encoder.safetensors").unlink()
     make(listed, "small", tmp_path / "weights")
     assert "its settings are those of this version" in capsys.readouterr().out
     assert (folder / "domain.json").read_text() == made
+    assert (folder / "encoder.safetensors").read_bytes() == (packaged / "encoder.safetensors").read_bytes()
     (folder / "clip.safetensors").write_bytes(b"another")
     (folder / "domain.json").write_text("{}")
     make(listed, "small", tmp_path / "weights")

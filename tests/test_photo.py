@@ -235,13 +235,13 @@ def test_a_missing_library_or_model_is_named_with_its_command(tmp_path, monkeypa
 
 
 def test_more_likeness_pulls_less_and_tunes_more(domain):
-    low, high = (effort_of(domain.generator, likeness, guessed=False) for likeness in (0.2, 0.9))
+    low, high = (effort_of(domain.generator, likeness) for likeness in (0.2, 0.9))
     assert low.plan.pull > high.plan.pull and low.plan.pull_offsets > high.plan.pull_offsets
-    half, most = (effort_of(domain.generator, likeness, guessed=False).tuning.steps for likeness in (0.5, 1.0))
+    half, most = (effort_of(domain.generator, likeness).tuning.steps for likeness in (0.5, 1.0))
     assert half == 0 < high.tuning.steps < most
-    assert effort_of(domain.generator, 0.2, guessed=True).plan.steps < low.plan.steps
+    assert low.plan.steps < high.plan.steps
     with pytest.raises(ValueError, match="likeness is 1.5; give a number from 0"):
-        effort_of(domain.generator, 1.5, guessed=False)
+        effort_of(domain.generator, 1.5)
 
 
 def test_an_encoder_of_another_generator_is_refused(weights_dir, tmp_path):

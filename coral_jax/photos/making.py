@@ -43,20 +43,19 @@ class Effort(NamedTuple):
     tuning: tune.Tuning
 
 
-def effort_of(generator: Generator, likeness: float, guessed: bool) -> Effort:
+def effort_of(generator: Generator, likeness: float) -> Effort:
     """What `likeness`, from 0 (edits work as on generated faces) to 1 (the picture, whatever edits do), means for a generator.
 
-    guessed: whether the codes start from an encoder's guess, with which half of the steps come nearer to the picture.
     ValueError for a number out of range.
     """
     if not 0 <= likeness <= 1:
         raise ValueError(f"likeness is {likeness}; give a number from 0 (edits work best) to 1 (most like the picture)")
     looser = 10 ** (1 - 2 * likeness)  # 10 ... 0.1
     small, whole = (0, 80) if generator.size <= 2 * invert.SMALL else (60, 40)
-    if guessed:
-        small, whole = small // 2, whole // 2
-    tuned = round(_TUNED * max(0.0, 2 * likeness - 1))
-    return Effort(invert.Plan(small, whole, 0.05, 0.02 * looser, 0.2 * looser), tune.Tuning(tuned, _TUNING_RATE, 2.0))
+    further = max(0.0, 2 * likeness - 1)
+    small, whole = round(small * (1 + further)), round(whole * (1 + further))
+    tuning = tune.Tuning(round(_TUNED * further), _TUNING_RATE, 2.0)
+    return Effort(invert.Plan(small, whole, 0.05, 0.02 * looser, 0.2 * looser), tuning)
 
 
 def make_photos(domain: Domain, sources: Sequence[Source], locate: Locate, likeness: float, batch: int = 1) -> None:
@@ -66,7 +65,7 @@ def make_photos(domain: Domain, sources: Sequence[Source], locate: Locate, liken
     """
     if domain.generator.content_rows is not None:
         raise ValueError(f"{domain.name} draws pictures between bars, which photographs do not have; give another domain")
-    effort = effort_of(domain.generator, likeness, domain.encoder_file is not None)
+    effort = effort_of(domain.generator, likeness)
     waiting = [source for source in sources if not _begun(domain, source, locate, likeness)]
     each = effort.plan.steps + effort.tuning.steps
     with Progress(f"{len(waiting)} photo(s)", 0, len(waiting) * each) as progress:
