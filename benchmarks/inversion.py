@@ -4,7 +4,7 @@
     python -m benchmarks.inversion --domain=toons --faces=64 --edit=runs/surprised --out=inversion.jsonl
 
 Each rung sees the picture alone, in bytes.  Where a domain has no encoder, `encoder` is the mean face and `both` is
-`optimised`; `tuned` needs a --likeness above 0.5, at which the generator is tuned.
+`optimised`; `tuned` goes on from `both`, and needs a --likeness above 0.5, at which the generator is tuned.
 
 Without --edit: a row for each face, with identity (cosine), pixels (mean absolute error of 255), kept (share of the attributes
 that the judge still sees) and seconds.  With it: success and leak of the edit on inverted faces and, as the rung `faces`, on

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import ir
 import jax
@@ -11,9 +12,12 @@ import numpy as np
 import pytest
 
 from converters import mobilestylegan, openvino
-from coral_jax import weights
+from coral_jax import domains, weights
+from coral_jax.latents import w_plus_of_seeds
+from coral_jax.models.prior import prior_of
 
 WHEEL = "random-face==2021.7.21.1"
+ENCODER = Path(domains.__file__).parent / "faces" / "weights" / "encoder.safetensors"
 SHA256 = "e5d10e2be7df63f06123855ec591ca35dcb1d059eba47ddcb175d7d26b4019b5"
 CHANNELS = (8, 8, 4)  # at 4, 8 and 16 px; the image has 32
 
@@ -106,10 +110,17 @@ def wheel(tmp_path_factory):
     return path
 
 
-def test_the_published_network_draws_what_its_graph_does(optimised, wheel, tmp_path):
-    said = mobilestylegan.convert(wheel, tmp_path / "generator.safetensors")
+@pytest.fixture(scope="module")
+def published(wheel, tmp_path_factory):
+    """The published generator, and what the converter says of it."""
+    path = tmp_path_factory.mktemp("published") / "generator.safetensors"
+    said = mobilestylegan.convert(wheel, path)
+    return weights.load(path), said
+
+
+def test_the_published_network_draws_what_its_graph_does(optimised, wheel, published):
+    generator, said = published
     assert "1024 px, 23 codes of 512" in said and "15 layers" in said
-    generator = weights.load(tmp_path / "generator.safetensors")
     with zipfile.ZipFile(wheel) as archive:
         names = [f"random_face/data/{kind}Network.{end}" for kind in ("Mapping", "Synthesis") for end in ("xml", "bin")]
         files = [archive.read(name) for name in names]
@@ -120,6 +131,14 @@ def test_the_published_network_draws_what_its_graph_does(optimised, wheel, tmp_p
     found = errors(generator, files[2:], np.asarray(generator.broadcast(w)), np.float32)
     print("relative errors:", " ".join(f"{error:.1e}" for error in found))
     assert len(found) == 16 and max(found) <= 1e-5
+
+
+def test_the_encoder_of_faces_finds_the_codes_of_new_faces(published):
+    generator, encoder = published[0].lower(128), weights.load(ENCODER)
+    w_plus = w_plus_of_seeds(generator, range(16), 0.7)
+    images = jax.jit(lambda generator, w_plus: generator.synthesis(w_plus))(generator, w_plus)
+    wrong = np.square(np.asarray(encoder.w(jnp.clip(images, -1, 1))) - w_plus[:, 0]).sum()
+    assert wrong < 0.6 * np.square(w_plus[:, 0] - np.asarray(prior_of(published[0]).mean)).sum()
 
 
 def test_readouts_are_added_to_the_generator_that_they_are_of(networks, generator, tmp_path):
