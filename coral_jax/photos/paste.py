@@ -17,7 +17,7 @@ FEATHER = 1 / 48  # share of the crop's side over which the paste fades in, insi
 MASKED = 0.1  # a pixel is inside where the largest mask is at least this
 _COLOURS, _NEAR = 1 / 24, 1 / 100  # deviations of the blurs that tell colours from detail, and smooth what decides
 # Of 255, from where on and from where on wholly: a change that asks for new contours, a misfit that shows as double ones.
-_MUCH, _FAR = (20.0, 60.0), (4.0, 16.0)
+_MUCH, _FAR = (10.0, 30.0), (4.0, 16.0)
 
 
 def inside_of(masks: Sequence[np.ndarray] | None, size: int) -> np.ndarray:
