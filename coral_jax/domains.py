@@ -212,7 +212,7 @@ def load_domain(name: str, weights_dir: str | os.PathLike | None = None) -> Doma
         )
     folder = known[name]
     description = _read_description(folder)
-    prints = {file: weights.fingerprint(folder / file) for file in _frozen_files(description)}
+    prints = {file: weights.fingerprint(folder / file) for file in frozen_files(description)}
     _check_sources(folder, description.get("sources", {}), prints)
     identity = description["identity"]
     generator = weights.load(folder / description["generator"])
@@ -264,14 +264,14 @@ def _read_description(folder: Path) -> dict:
               if not isinstance(origin, dict) or not isinstance(origin.get("sha256"), str)}  # fmt: skip
     if wrong:
         raise ValueError(f"{path}: segmenters and sources cannot hold {wrong}; make the domain again")
-    files = [*_frozen_files(description), *filter(None, [description.get("classifier"), description.get("encoder")])]
+    files = [*frozen_files(description), *filter(None, [description.get("classifier"), description.get("encoder")])]
     absent = [file for file in files if not (folder / file).is_file()]
     if absent:
         raise ValueError(f"{folder} lacks {', '.join(absent)}, which its domain.json names; make the domain again")
     return description
 
 
-def _frozen_files(description: dict) -> list[str]:
+def frozen_files(description: dict) -> list[str]:
     """Names of the files that an edit's training reads."""
     files = [description["generator"], description["clip"], description["identity"], description["tokenizer"]]
     return [file for file in files if file is not None] + list(description["segmenters"].values())

@@ -21,7 +21,7 @@ CHANNELS = {9: (64, 512), 11: (128, 256)}  # of MobileStyleGAN-FFHQ's layers tha
 def test_the_description_is_complete_but_for_the_generator(tmp_path):
     names = {path.name for path in FOLDER.iterdir()}
     description = json.loads((FOLDER / "domain.json").read_text())
-    assert {"LICENSE", "clip_held_out.json", *domains._frozen_files(description)} - {"generator.safetensors"} <= names
+    assert {"LICENSE", "clip_held_out.json", *domains.frozen_files(description)} - {"generator.safetensors"} <= names
     for name in names | {"generator.safetensors"}:  # the program reads it once a generator lies there
         (tmp_path / name).write_bytes((FOLDER / name).read_bytes() if name in names else b"")
     assert domains._read_description(tmp_path) == description

@@ -32,7 +32,7 @@ EFFORT = Effort(Plan(0, 6, 0.1, 0.01, 0.1), Tuning(3, 0.01, 1.0))
 
 @pytest.fixture(autouse=True)
 def little_effort(monkeypatch):
-    monkeypatch.setattr(making, "effort_of", lambda *_: EFFORT)
+    monkeypatch.setattr(making, "effort_of", lambda generator, likeness: EFFORT)
 
 
 def points_at(x, y, size):
@@ -105,7 +105,7 @@ def test_several_pictures_get_a_folder_each_and_the_same_codes_together(domain, 
     for name, width in (("a", 90), ("b", 70)):
         save(tmp_path / "in" / f"{name}.jpg", width=width)
     (tmp_path / "in" / "notes.txt").write_text("")
-    monkeypatch.setattr(making, "effort_of", lambda *_: EFFORT._replace(tuning=Tuning(0, 0.0, 0.0)))
+    monkeypatch.setattr(making, "effort_of", lambda generator, likeness: EFFORT._replace(tuning=Tuning(0, 0.0, 0.0)))
     finder = Finder(points_at(40, 25, 12))
     locate = lambda picture, path: found_face(finder, picture, path, None)  # noqa: E731
     make_photos(domain, sources_of([tmp_path / "in"], tmp_path / "two"), locate, 0.5, batch=2)
@@ -235,7 +235,7 @@ def test_a_missing_library_or_model_is_named_with_its_command(tmp_path, monkeypa
 
 
 def test_more_likeness_pulls_less_and_tunes_more(domain):
-    low, high = (effort_of(domain.generator, likeness) for likeness in (0.2, 0.9))
+    low, high = effort_of(domain.generator, 0.2), effort_of(domain.generator, 0.9)
     assert low.plan.pull > high.plan.pull and low.plan.pull_offsets > high.plan.pull_offsets
     half, most = (effort_of(domain.generator, likeness).tuning.steps for likeness in (0.5, 1.0))
     assert half == 0 < high.tuning.steps < most

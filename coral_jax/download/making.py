@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import coral_jax
 from coral_jax import weights
-from coral_jax.domains import weights_folder
+from coral_jax.domains import frozen_files, weights_folder
 from coral_jax.download.manifest import Alternatives, Entry, File
 from coral_jax.download.sources import link
 from coral_jax.download.store import Store, Unavailable
@@ -193,9 +193,8 @@ def _of_package(name: str) -> tuple[Path, dict, list[str], list[str]]:
     """A package's domain: the folder of its weights, its domain.json, the networks that edits learn with, its other files."""
     source = Path(coral_jax.__file__).parent / name / "weights"
     description = read_json(source / "domain.json", "install coral_jax again")
-    networks = [description[kind] for kind in ("clip", "tokenizer", "identity") if description.get(kind)]
-    others = [description["encoder"]] if description.get("encoder") else []
-    return source, description, [*networks, *description["segmenters"].values()], [*others, "LICENSE"]
+    networks = [file for file in frozen_files(description) if file != description["generator"]]
+    return source, description, networks, [*filter(None, [description.get("encoder")]), "LICENSE"]
 
 
 def _renewed(package: str, folder: Path) -> str:
