@@ -26,6 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import flags
+from flax import nnx
 
 from coral_jax import commands, weights
 from coral_jax.artifact import Edit, describe_edit, edit_folder, load_edit
@@ -34,9 +35,9 @@ from coral_jax.figures import to_pixels
 from coral_jax.latents import w_plus_of_seeds
 from coral_jax.metrics import likeness
 from coral_jax.models.generator import Generator
-from coral_jax.models.prior import prior_of
+from coral_jax.models.prior import Prior, prior_of
 from coral_jax.photos import invert, tune
-from coral_jax.photos.likeness import networks_of
+from coral_jax.photos.likeness import Networks, imagenet_of, networks_of
 from coral_jax.photos.making import LIKENESS, Effort, effort_of
 from coral_jax.photos.photo import with_differences
 from coral_jax.runtime.compiling import jit
@@ -53,6 +54,24 @@ class Inverted(NamedTuple):
     seconds: float
 
 
+class Tools(NamedTuple):
+    """What a domain's faces are inverted with; imagenet: the start of its network's SHA-256, None where it is not asked."""
+
+    domain: Domain
+    encoder: nnx.Module | None
+    networks: Networks
+    prior: Prior
+    imagenet: str | None
+
+
+def tools_of(domain: Domain, weights_dir: str | None = None) -> Tools:
+    """What coral_jax.photo would invert this domain's photographs with."""
+    path = imagenet_of(domain, weights_dir)
+    networks = networks_of(domain, path)
+    digest = weights.fingerprint(path)[:12] if networks.imagenet is not None else None
+    return Tools(domain, domain.encoder(), networks, prior_of(domain.generator), digest)
+
+
 class Ladder(NamedTuple):
     """How faces are inverted: the rung, the setting of coral_jax.photo, how many at once, and where inversions are kept."""
 
@@ -61,24 +80,24 @@ class Ladder(NamedTuple):
     batch: int
     kept: Path
 
-    def invert(self, domain: Domain, images: np.ndarray) -> list[Inverted]:
+    def invert(self, tools: Tools, images: np.ndarray) -> list[Inverted]:
         """Each of images [N, S, S, 3] in [-1, 1] inverted, or read where it is kept."""
-        effort = effort_of(domain.generator, self.likeness)
-        about = f"{domain.fingerprint} {self.rung} {effort if self.rung == 'tuned' else effort.plan}".encode()
-        digests = [hashlib.sha256(about + to_pixels(image).tobytes()).hexdigest() for image in images]
+        effort = effort_of(tools.domain.generator, self.likeness)
+        about = [tools.domain.fingerprint, self.rung, effort if self.rung == "tuned" else effort.plan, tools.imagenet]
+        digests = [hashlib.sha256(str(about).encode() + to_pixels(image).tobytes()).hexdigest() for image in images]
         paths = [self.kept / f"{digest[:20]}.safetensors" for digest in digests]
         missing = [row for row, path in enumerate(paths) if not path.exists()]
         for start in range(0, len(missing), self.batch):
             rows = missing[start : start + self.batch]
-            for row, one in zip(rows, self._made(domain, images[rows], effort), strict=True):
+            for row, one in zip(rows, self._made(tools, images[rows], effort), strict=True):
                 tensors = {"w_plus": one.w_plus} | {f"tuned.{name}": value for name, value in one.tuned.items()}
                 weights.save_tensors(paths[row], tensors, {"seconds": str(one.seconds)})
         return [_read(path) for path in paths]
 
-    def _made(self, domain: Domain, images: np.ndarray, effort: Effort) -> list[Inverted]:
+    def _made(self, tools: Tools, images: np.ndarray, effort: Effort) -> list[Inverted]:
         if self.rung == "tuned":
-            return tuned(domain, images, self._replace(rung="both").invert(domain, images), effort.tuning)
-        return inverted(domain, images, self.rung, effort.plan)
+            return tuned(tools, images, self._replace(rung="both").invert(tools, images), effort.tuning)
+        return inverted(tools, images, self.rung, effort.plan)
 
 
 def _read(path: Path) -> Inverted:
@@ -87,25 +106,24 @@ def _read(path: Path) -> Inverted:
     return Inverted(w_plus, {name.removeprefix("tuned."): value for name, value in tensors.items()}, float(about["seconds"]))
 
 
-def inverted(domain: Domain, images: np.ndarray, rung: str, plan: invert.Plan) -> list[Inverted]:
+def inverted(tools: Tools, images: np.ndarray, rung: str, plan: invert.Plan) -> list[Inverted]:
     """Each of images [N, S, S, 3] in [-1, 1] inverted by one rung of the ladder below `tuned`."""
-    begun = time.perf_counter()
-    generator, networks, prior = domain.generator, networks_of(domain), prior_of(domain.generator)
-    state = invert.start(generator, prior, None if rung == "optimised" else domain.encoder(), images)
+    begun, generator = time.perf_counter(), tools.domain.generator
+    state = invert.start(generator, tools.prior, None if rung == "optimised" else tools.encoder, images)
     if rung != "encoder":
-        state = invert.invert(generator, prior, networks, images, state, plan)
-    w_plus = np.asarray(invert.codes(state, prior))
+        state = invert.invert(generator, tools.prior, tools.networks, images, state, plan)
+    w_plus = np.asarray(invert.codes(state, tools.prior))
     seconds = (time.perf_counter() - begun) / len(images)
     return [Inverted(codes, {}, seconds) for codes in w_plus]
 
 
-def tuned(domain: Domain, images: np.ndarray, found: list[Inverted], tuning: tune.Tuning) -> list[Inverted]:
+def tuned(tools: Tools, images: np.ndarray, found: list[Inverted], tuning: tune.Tuning) -> list[Inverted]:
     """The generator tuned to each of images [N, S, S, 3] in [-1, 1] at the codes that were found; their seconds count, too."""
-    generator, networks, prior = domain.generator, networks_of(domain), prior_of(domain.generator)
+    generator = tools.domain.generator
     fresh, made = tune.start(generator), []
     for image, one in zip(images, found, strict=True):
         begun = time.perf_counter()
-        differences = tune.tune(generator, prior, networks, image, one.w_plus, fresh, tuning)
+        differences = tune.tune(generator, tools.prior, tools.networks, image, one.w_plus, fresh, tuning)
         made.append(Inverted(one.w_plus, differences, one.seconds + time.perf_counter() - begun))
     return made
 
@@ -133,15 +151,15 @@ def compare(domain: Domain, images: np.ndarray, others: np.ndarray) -> dict[str,
     return {"identity": identity, "pixels": pixels, "kept": 1 - turned / np.maximum(certain, 1)}
 
 
-def reconstruct(domain: Domain, ladder: Ladder, images: np.ndarray) -> list[dict[str, float]]:
+def reconstruct(tools: Tools, ladder: Ladder, images: np.ndarray) -> list[dict[str, float]]:
     """identity, pixels, kept and seconds of the inversion of each of images [N, S, S, 3]."""
-    found = ladder.invert(domain, images)
+    found, domain = ladder.invert(tools, images), tools.domain
     others = [seen(with_differences(domain.generator, one.tuned), one.w_plus[None]) for one in found]
     values = compare(domain, images, np.concatenate(others)) | {"seconds": np.array([one.seconds for one in found])}
     return [{name: float(value[row]) for name, value in values.items()} for row in range(len(images))]
 
 
-def editing(edit: Edit, ladder: Ladder, compared: list[dict[str, float]]) -> Callable[[np.ndarray], tuple]:
+def editing(edit: Edit, tools: Tools, ladder: Ladder, compared: list[dict[str, float]]) -> Callable[[np.ndarray], tuple]:
     """The edit of faces w_plus, or of what a rung makes of their pictures: (original, edited, masks).
 
     How like the pictures the inversions are is added to `compared`.
@@ -151,8 +169,8 @@ def editing(edit: Edit, ladder: Ladder, compared: list[dict[str, float]]) -> Cal
 
     def of_inverted(w_plus: np.ndarray) -> tuple:
         images, parts = seen(edit.domain.generator, np.asarray(w_plus)), []
-        compared.extend(reconstruct(edit.domain, ladder, images))
-        for one in ladder.invert(edit.domain, images):
+        compared.extend(reconstruct(tools, ladder, images))
+        for one in ladder.invert(tools, images):
             generator = with_differences(edit.domain.generator, one.tuned)
             parts.append(jax.device_get(edit.drawn_by(generator).draw(one.w_plus[None])))
         return jax.tree.map(lambda *x: np.concatenate(x), *parts)
@@ -166,10 +184,10 @@ def named(run: str) -> dict[str, str]:
     return {name: description[name] for name in ("prompt", "method", "weights_sha256")}
 
 
-def measured(domain: Domain, edit: Edit, ladder: Ladder, faces: int) -> dict[str, float]:
+def measured(tools: Tools, edit: Edit, ladder: Ladder, faces: int) -> dict[str, float]:
     """Metrics of an edit of faces that a rung inverted; ValueError for a prompt that the domain cannot judge."""
-    compared = []
-    found = domain.truth.measure(domain, edit.prompt, editing(edit, ladder, compared), faces)
+    compared, domain = [], tools.domain
+    found = domain.truth.measure(domain, edit.prompt, editing(edit, tools, ladder, compared), faces)
     if found is None:
         raise ValueError(f"nothing judges {edit.prompt!r} on {domain.name}; give an edit whose prompt names attributes of it")
     means = {f"inverted_{name}": float(np.mean([one[name] for one in compared])) for name in (compared or [{}])[0]}
@@ -182,17 +200,19 @@ def main() -> None:
         raise ValueError("no --out; type python -m benchmarks.inversion --domain=toons --out=inversion.jsonl")
     out = Path(_OUT.value)
     domain = load_domain(_DOMAIN.value, _WEIGHTS_DIR.value)
+    tools = tools_of(domain, _WEIGHTS_DIR.value)
     if "tuned" in _RUNGS.value and not effort_of(domain.generator, _LIKENESS.value).tuning.steps:
         raise ValueError(f"--likeness={_LIKENESS.value:g} tunes nothing; give more than 0.5 for the rung tuned")
     there = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
-    common = {"domain": domain.name, "fingerprint": domain.fingerprint[:12], "likeness": _LIKENESS.value}
+    common = {"domain": domain.name, "fingerprint": domain.fingerprint[:12], "imagenet": tools.imagenet}
+    common["likeness"] = _LIKENESS.value
     for rung in _RUNGS.value:
         about, ladder = common | {"rung": rung}, Ladder(rung, _LIKENESS.value, _BATCH.value, out.with_suffix(""))
         if _EDIT.value:
             about |= named(_EDIT.value) | {"faces": _FACES.value}
             if not any(about.items() <= row.items() for row in there):
                 edit = load_edit(_EDIT.value, _WEIGHTS_DIR.value)
-                _append(out, about | measured(domain, edit, ladder, _FACES.value))
+                _append(out, about | measured(tools, edit, ladder, _FACES.value))
             continue
         if rung == "faces":
             continue
@@ -201,7 +221,7 @@ def main() -> None:
         for start in range(0, len(seeds), _BATCH.value):
             some = seeds[start : start + _BATCH.value]
             images = seen(domain.generator, w_plus_of_seeds(domain.generator, some, domain.settings["truncation"]))
-            for seed, row in zip(some, reconstruct(domain, ladder, images), strict=True):
+            for seed, row in zip(some, reconstruct(tools, ladder, images), strict=True):
                 _append(out, about | {"seed": seed} | row)
 
 

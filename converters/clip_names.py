@@ -102,12 +102,7 @@ def _linear(ours: str, weight: str, bias: str) -> engine.Table:
 
 
 def _conv_norm(ours: str, conv: str, norm: str) -> engine.Table:
-    return {
-        f"{ours}.conv.kernel": (f"{conv}.weight", engine.CONV),
-        f"{ours}.norm.mean": (f"{norm}.running_mean", engine.SAME),
-        f"{ours}.norm.var": (f"{norm}.running_var", engine.SAME),
-        **_norm(f"{ours}.norm", norm),
-    }
+    return {f"{ours}.conv.kernel": (f"{conv}.weight", engine.CONV)} | engine.batch_norm(f"{ours}.norm", norm)
 
 
 def _norm(ours: str, theirs: str) -> engine.Table:

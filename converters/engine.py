@@ -43,6 +43,12 @@ Table = dict[str, tuple[str, Layout]]
 """Our dotted state path -> (their name, layout)."""
 
 
+def batch_norm(ours: str, theirs: str) -> Table:
+    """The part of a table for a batch norm with PyTorch's names."""
+    names = {"scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
+    return {f"{ours}.{own}": (f"{theirs}.{their}", SAME) for own, their in names.items()}
+
+
 def fill(
     module: nnx.Module,
     table: Table,

@@ -72,7 +72,7 @@ def stages(source: Mapping[str, np.ndarray]) -> tuple[tuple[int, ...], tuple[int
 def table(config: IdentityConfig) -> engine.Table:
     """Our state paths -> IR-SE's names (`input_layer`, `body`, `output_layer`) and layouts."""
     found = body(nnx.eval_shape(lambda: Identity(config, nnx.Rngs(0))).units)
-    found |= _norm("norm", "output_layer.0") | _norm("linear_norm", "output_layer.4")
+    found |= engine.batch_norm("norm", "output_layer.0") | engine.batch_norm("linear_norm", "output_layer.4")
     found["linear.kernel"] = ("output_layer.3.weight", _flattened(config.widths[-1]))
     found["linear.bias"] = ("output_layer.3.bias", engine.SAME)
     return found
@@ -81,25 +81,20 @@ def table(config: IdentityConfig) -> engine.Table:
 def body(units: Iterable[Unit]) -> engine.Table:
     """Our state paths -> IR-SE's names and layouts, of the stem and these units: what encoders have, too."""
     found = {"stem.kernel": ("input_layer.0.weight", engine.CONV), "stem_prelu.slope": ("input_layer.2.weight", engine.SAME)}
-    found |= _norm("stem_norm", "input_layer.1")
+    found |= engine.batch_norm("stem_norm", "input_layer.1")
     for index, unit in enumerate(units):
         ours, theirs = f"units.{index}", f"body.{index}"
-        found |= _norm(f"{ours}.norm_in", f"{theirs}.res_layer.0")
+        found |= engine.batch_norm(f"{ours}.norm_in", f"{theirs}.res_layer.0")
         found[f"{ours}.conv_in.kernel"] = (f"{theirs}.res_layer.1.weight", engine.CONV)
         found[f"{ours}.prelu.slope"] = (f"{theirs}.res_layer.2.weight", engine.SAME)
         found[f"{ours}.conv_out.kernel"] = (f"{theirs}.res_layer.3.weight", engine.CONV)
-        found |= _norm(f"{ours}.norm_out", f"{theirs}.res_layer.4")
+        found |= engine.batch_norm(f"{ours}.norm_out", f"{theirs}.res_layer.4")
         found[f"{ours}.squeeze.kernel"] = (f"{theirs}.res_layer.5.fc1.weight", _POINTWISE)
         found[f"{ours}.excite.kernel"] = (f"{theirs}.res_layer.5.fc2.weight", _POINTWISE)
         if unit.has_shortcut:
             found[f"{ours}.shortcut.kernel"] = (f"{theirs}.shortcut_layer.0.weight", engine.CONV)
-            found |= _norm(f"{ours}.shortcut_norm", f"{theirs}.shortcut_layer.1")
+            found |= engine.batch_norm(f"{ours}.shortcut_norm", f"{theirs}.shortcut_layer.1")
     return found
-
-
-def _norm(ours: str, theirs: str) -> engine.Table:
-    names = {"scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
-    return {f"{ours}.{own}": (f"{theirs}.{their}", engine.SAME) for own, their in names.items()}
 
 
 def _flattened(channels: int) -> engine.Layout:

@@ -33,7 +33,7 @@ def main() -> None:
     sources = sources_of(_IMAGE.value, _OUT.value)
     domain = load_domain(_DOMAIN.value, _WEIGHTS_DIR.value)
     if _ALIGNED.value:
-        make_photos(domain, sources, given_face, _LIKENESS.value, _BATCH.value)
+        make_photos(domain, sources, given_face, _LIKENESS.value, _BATCH.value, _WEIGHTS_DIR.value)
         return
     if domain.alignment is None:
         raise ValueError(f"it is not known how pictures are aligned for {domain.name}; align them yourself, and add --aligned")
@@ -42,7 +42,7 @@ def main() -> None:
         def locate(picture: np.ndarray, path: Path) -> Square:
             return found_face(landmarker, picture, path, _FACE.value)
 
-        make_photos(domain, sources, locate, _LIKENESS.value, _BATCH.value)
+        make_photos(domain, sources, locate, _LIKENESS.value, _BATCH.value, _WEIGHTS_DIR.value)
 
 
 if __name__ == "__main__":

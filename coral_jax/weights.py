@@ -24,6 +24,7 @@ ARCHITECTURES = {
     "clip": ("coral_jax.models.clip", "CLIP", "CLIPConfig"),
     "identity": ("coral_jax.models.identity", "Identity", "IdentityConfig"),
     "inception": ("coral_jax.models.inception", "Inception", "InceptionConfig"),
+    "efficientnet": ("coral_jax.models.efficientnet", "EfficientNet", "EfficientNetConfig"),
     "classifier": ("coral_jax.models.classifier", "Classifier", "ClassifierConfig"),
     "mixture_segmenter": ("coral_jax.models.segmenter", "MixtureSegmenter", "MixtureSegmenterConfig"),
     "flat_encoder": ("coral_jax.models.encoder", "FlatEncoder", "FlatEncoderConfig"),

@@ -106,28 +106,30 @@ def test_an_edit_that_nothing_judges_is_refused():
     truth = SimpleNamespace(measure=lambda *_: None)
     edit = SimpleNamespace(prompt="like a king", apply=None)
     with pytest.raises(ValueError, match="nothing judges 'like a king' on toons; give an edit whose prompt"):
-        inversion.measured(SimpleNamespace(name="toons", truth=truth), edit, inversion.Ladder("faces", 0.5, 1, None), 4)
+        tools = SimpleNamespace(domain=SimpleNamespace(name="toons", truth=truth))
+        inversion.measured(tools, edit, inversion.Ladder("faces", 0.5, 1, None), 4)
 
 
 def test_inversions_are_kept_and_shared(domain, tmp_path, monkeypatch):
     """A picture that was inverted is read; another one, or another rung or setting, is not taken for it."""
     made = []
 
-    def inverted(domain, images, rung, plan):
+    def inverted(tools, images, rung, plan):
         made.append((len(images), rung))
         return [inversion.Inverted(np.full((2, 3), image.mean()), {"a.b": np.float16([1, 2])}, 7.0) for image in images]
 
     monkeypatch.setattr(inversion, "inverted", inverted)
     images = np.linspace(-1, 1, 3)[:, None, None, None] * np.ones((1, 4, 4, 3))
-    ladder = inversion.Ladder("both", 0.5, 2, tmp_path)
-    ladder.invert(domain, images[:1])
-    found = ladder.invert(domain, images)
+    ladder, tools = inversion.Ladder("both", 0.5, 2, tmp_path), inversion.tools_of(domain)
+    ladder.invert(tools, images[:1])
+    found = ladder.invert(tools, images)
     assert made == [(1, "both"), (2, "both")]
     np.testing.assert_allclose([one.w_plus[0, 0] for one in found], [-1, 0, 1])
     assert found[0].seconds == 7.0 and found[0].tuned["a.b"].tolist() == [1, 2]
-    ladder._replace(rung="encoder").invert(domain, images[:1])
-    ladder._replace(likeness=0.7).invert(domain, images[:1])
-    assert made[2:] == [(1, "encoder"), (1, "both")]
-    monkeypatch.setattr(inversion, "tuned", lambda domain, images, found, tuning: [found[0]._replace(seconds=9.0)])
-    assert ladder._replace(rung="tuned").invert(domain, images[:1])[0].seconds == 9.0
-    assert len(made) == 4  # tuning starts from the codes that are kept
+    ladder._replace(rung="encoder").invert(tools, images[:1])
+    ladder._replace(likeness=0.7).invert(tools, images[:1])
+    ladder.invert(tools._replace(imagenet="0123"), images[:1])
+    assert made[2:] == [(1, "encoder"), (1, "both"), (1, "both")]
+    monkeypatch.setattr(inversion, "tuned", lambda tools, images, found, tuning: [found[0]._replace(seconds=9.0)])
+    assert ladder._replace(rung="tuned").invert(tools, images[:1])[0].seconds == 9.0
+    assert len(made) == 5  # tuning starts from the codes that are kept

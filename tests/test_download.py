@@ -186,6 +186,7 @@ def test_the_packages_manifest_holds_together():
     entries = manifest.load()
     assert list(entries) == [
         "ffhq", "ffhq-e4e", "ffhq-512", "ffhq-256", "faces", "faces-clip", "cars", "cats", "metfaces", "landmarker",
+        "imagenet",
     ]  # fmt: skip
     listed = "\n".join(manifest.listing(entries))
     for entry in entries.values():

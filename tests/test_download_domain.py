@@ -14,6 +14,7 @@ import e4e
 import ir
 import numpy as np
 import pytest
+import test_efficientnet
 import torch_files
 from conftest import REPOSITORY
 
@@ -304,3 +305,25 @@ def test_an_entry_of_one_file_puts_it_into_the_weights_folder(server, tmp_path, 
     with pytest.raises(ValueError, match="no source gives a.task; .* add --from=FOLDER"):
         make(listed, "finder", tmp_path / "other")
     assert f"from {server.url}/a.task\n" in capsys.readouterr().err
+
+
+def test_an_entry_of_one_file_is_converted_where_it_has_a_converter(server, tmp_path, capsys):
+    state_dict = test_efficientnet.published()
+    server.files["/lite.pth"] = torch_files.save(tmp_path / "lite.pth", state_dict).read_bytes()
+    listed, folder = tmp_path / "manifest.toml", tmp_path / "weights"
+    listed.write_text(
+        '[licences.mit]\ntext = "MIT"\ncommercial = true\n[networks]\n[files."lite.pth"]\nlicence = "mit"\n'
+        f'converter = "efficientnet"\nsources = ["{server.url}/lite.pth"]\n'
+        '[entries.eyes]\nabout = "looks"\nfile = "lite.pth"\n'
+    )
+    for _ in range(2):
+        make(listed, "eyes", folder)
+    said = capsys.readouterr().out
+    path = folder / "eyes.safetensors"
+    assert f"{path}: EfficientNet-Lite0 of 224 px" in said and f"{path}: it is there already" in said
+    assert "eyes.safetensors" in names(folder) and "downloads/lite.pth" not in names(folder)
+    np.testing.assert_array_equal(weights.load(path).stem_norm.bias[...], state_dict["_bn0.bias"])
+    server.files["/lite.pth"] = b"none"
+    with pytest.raises(ValueError, match="lite.pth"):
+        make(listed, "eyes", tmp_path / "other")
+    assert "eyes.safetensors" not in names(tmp_path / "other")

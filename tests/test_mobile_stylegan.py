@@ -5,13 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from jax.test_util import check_grads
 from tiny import build, largest
 
 from coral_jax import weights
 from coral_jax.blend import blend, original_synthesis
 from coral_jax.methods import get_method
-from coral_jax.models.mobile_stylegan import MobileStyleGAN, MobileStyleGANConfig, depthwise, inverse_haar
+from coral_jax.models.mobile_stylegan import MobileStyleGAN, MobileStyleGANConfig, inverse_haar
 from coral_jax.models.precision import cast
 from coral_jax.training.loop import proxy
 
@@ -43,20 +42,6 @@ def test_layers_of_the_published_generator():
     assert [layer.resolution for layer in network.layers] == [4] + [4 * 2 ** (1 + k // 2) for k in range(14)]
     assert [layer.rows for layer in network.layers[:4]] == [(0,), (1, 2), (3,), (4, 5)]
     assert [layer.rgb_row for layer in network.layers] == [None] * 14 + [22]
-
-
-def test_a_depthwise_convolution_takes_zeros_around():
-    x, kernel = RNG.standard_normal((2, 5, 6, 3)), RNG.standard_normal((3, 3, 3))
-    expected = np.zeros_like(x)
-    around = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    for row, column in np.ndindex(3, 3):
-        expected += around[:, row : row + 5, column : column + 6] * kernel[row, column]
-    np.testing.assert_allclose(depthwise(jnp.float32(x), jnp.float32(kernel)), expected, atol=1e-5)
-
-
-def test_the_derivatives_of_a_depthwise_convolution():
-    x, kernel = (jnp.asarray(RNG.standard_normal(shape), jnp.float32) for shape in ((2, 4, 5, 3), (3, 3, 3)))
-    check_grads(depthwise, (x, kernel), order=1, modes=["rev"], atol=1e-2, rtol=1e-2)
 
 
 def test_the_wavelet_transform_keeps_energy_and_has_no_bands_of_a_flat_image():

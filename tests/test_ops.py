@@ -191,3 +191,24 @@ def test_pictures_are_made_larger_linearly():
     image = RNG.standard_normal((2, 2)).astype(np.float32)
     found = ops.resized(jnp.asarray(image)[None, ..., None], 4)[0, :, 0, 0]
     np.testing.assert_allclose(found, np.interp([-0.25, 0.25, 0.75, 1.25], [0, 1], image[:, 0]), atol=1e-6)
+
+
+@pytest.mark.parametrize("padding", [None, ((1, 1), (1, 1)), ((2, 3), (0, 1))])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("size", [3, 5])
+@pytest.mark.parametrize("shape", [(2, 8, 8, 3), (1, 7, 10, 2)])
+def test_a_depthwise_convolution_and_its_derivatives_are_a_grouped_ones(shape, size, stride, padding):
+    def grouped(x, kernel):
+        return jax.lax.conv_general_dilated(
+            x, kernel[:, :, None], (stride, stride), padding or "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=shape[-1],
+        )  # fmt: skip
+
+    x, kernel = (jnp.asarray(RNG.standard_normal(s), jnp.float32) for s in (shape, (size, size, shape[-1])))
+    with jax.default_matmul_precision("highest"):
+        ours, back = jax.vjp(lambda x, kernel: ops.depthwise(x, kernel, stride, padding), x, kernel)
+        expected, expected_back = jax.vjp(grouped, x, kernel)
+        np.testing.assert_allclose(ours, expected, atol=1e-5)
+        gradient = jnp.asarray(RNG.standard_normal(ours.shape), jnp.float32)
+        for one, other in zip(back(gradient), expected_back(gradient), strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-4)

@@ -16,12 +16,14 @@ from coral_jax.artifact import load_edit
 from coral_jax.domains import load_domain
 from coral_jax.landmarks import Face
 from coral_jax.latents import w_plus_of_seeds
+from coral_jax.models.efficientnet import EfficientNet, EfficientNetConfig
 from coral_jax.models.encoder import FlatEncoder, FlatEncoderConfig
-from coral_jax.photos import making
+from coral_jax.photos import likeness, making
 from coral_jax.photos.align import square_of_points
 from coral_jax.photos.apply import apply_to_photo
 from coral_jax.photos.finding import found_face, given_face, sources_of
 from coral_jax.photos.invert import Plan
+from coral_jax.photos.likeness import imagenet_of
 from coral_jax.photos.making import Effort, effort_of, make_photos
 from coral_jax.photos.photo import load_photo
 from coral_jax.photos.tune import Tuning
@@ -98,6 +100,26 @@ def test_a_finished_photo_is_not_inverted_again(domain, tmp_path, monkeypatch):
     save(tmp_path / "me.png", width=80)
     with pytest.raises(ValueError, match="holds me for the domain tiny with --likeness=0.5, made of another picture"):
         made(domain, tmp_path / "me.png", tmp_path / "photo")
+
+
+def test_an_imagenet_network_looks_at_large_pictures_where_it_is(domain, weights_dir, tmp_path, monkeypatch, capsys):
+    save(tmp_path / "me.png")
+    assert imagenet_of(domain, tmp_path) is None  # 16 px
+    made(domain, tmp_path / "me.png", tmp_path / "small", weights_dir=tmp_path)
+    monkeypatch.setattr(likeness, "_IMAGENET_SIZE", 16)
+    without = made(domain, tmp_path / "me.png", tmp_path / "without", weights_dir=tmp_path)
+    said = [line for line in capsys.readouterr().err.splitlines() if "imagenet.safe" in line]
+    path = tmp_path / "imagenet.safetensors"
+    assert said == [f"there is no {path}; inversions come nearer with python -m coral_jax.download imagenet"]
+    weights.save(path, EfficientNet(EfficientNetConfig(8, 4, ((1, 3, 1, 1, 4), (1, 3, 2, 2, 6)), (0, 1)), nnx.Rngs(0)))
+    with_it = made(domain, tmp_path / "me.png", tmp_path / "with", weights_dir=tmp_path)
+    assert "imagenet.safe" not in capsys.readouterr().err
+    small = load_photo(tmp_path / "small")
+    np.testing.assert_array_equal(small.w_plus, without.w_plus)
+    assert np.abs(with_it.w_plus - without.w_plus).max() > 1e-3
+    path.write_bytes((weights_dir / "tiny" / "clip.safetensors").read_bytes())
+    with pytest.raises(ValueError, match="holds a network of the kind CLIP; remove it and type python -m coral_jax.download"):
+        made(domain, tmp_path / "me.png", tmp_path / "other", weights_dir=tmp_path)
 
 
 def test_several_pictures_get_a_folder_each_and_the_same_codes_together(domain, tmp_path, monkeypatch):

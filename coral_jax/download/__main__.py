@@ -1,4 +1,4 @@
-"""Fetch published weights and make a domain of them: python -m coral_jax.download ffhq"""
+"""Fetch published weights and make domains of them: python -m coral_jax.download ffhq"""
 
 import sys
 from pathlib import Path
@@ -17,16 +17,17 @@ _WEIGHTS_DIR = flags.DEFINE_string("weights_dir", None, "Where domains are; CORA
 _MANIFEST = flags.DEFINE_string("manifest", None, "A list of entries and sources to use in place of the package's.")
 
 
-def main(name: str | None = None) -> None:
-    """Make the domain of the entry `name`, or list all entries."""
+def main(*names: str) -> None:
+    """Make the domain of each entry of these names, or list all entries."""
     entries = manifest.load(Path(_MANIFEST.value) if _MANIFEST.value else manifest.MANIFEST)
     if _LIST.value:
         print("\n".join(manifest.listing(entries)))
         return
-    if name is None:
+    if not names:
         raise ValueError(f"no name; type python -m coral_jax.download {next(iter(entries))} (--list shows all)")
     given = Path(_FROM.value) if _FROM.value else None
-    make(manifest.entry_of(entries, name), _WEIGHTS_DIR.value, given, _accept, _DRY_RUN.value)
+    for entry in [manifest.entry_of(entries, name) for name in names]:
+        make(entry, _WEIGHTS_DIR.value, given, _accept, _DRY_RUN.value)
 
 
 def _accept(licences: list[str]) -> None:
@@ -42,4 +43,4 @@ def _accept(licences: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    commands.run(main, words=1)
+    commands.run(main, words=sys.maxsize)

@@ -22,7 +22,7 @@ from coral_jax.runtime.files import read_json, write_bytes, write_json
 
 # Of converters/, where a file says none.
 CONVERTERS = {"generator": "stylegan2", "clip": "clip", "identity": "identity", "encoder": "encoder"}
-MODULES = (*CONVERTERS.values(), "mobilestylegan", "domain")
+MODULES = (*CONVERTERS.values(), "efficientnet", "mobilestylegan", "domain")
 
 
 class Converted(NamedTuple):
@@ -42,8 +42,8 @@ def make(
 ) -> None:
     """Fetch what is missing, make the entry's domain and print the line to type next; print the plan first.
 
-    An entry of one file is fetched into the weights folder.  A packaged domain that is there already gets the settings of
-    this version of the package.
+    An entry of one file is fetched into the weights folder, and converted if need be.  A packaged domain that is there
+    already gets the settings of this version of the package.
 
     given: a folder of files that are there already. accept: called with the licences of what is to be fetched that allow no
     commercial use; raises ValueError where they are refused. dry_run: only print the plan. ValueError where the domain
@@ -51,7 +51,7 @@ def make(
     """
     folder = weights_folder(weights_dir) / entry.name
     if entry.file:
-        _put(entry.file, Store(folder.parent, given), accept, dry_run)
+        _put(entry, entry.file, Store(folder.parent, given), accept, dry_run)
         return
     if (folder / "domain.json").is_file():
         print(f"{folder}: the domain {entry.name} is there already")
@@ -86,26 +86,32 @@ def make(
     print(_next(entry, weights_dir))
 
 
-def _put(file: File, store: Store, accept: Callable[[list[str]], None], dry_run: bool) -> None:
-    """Fetch a file into the weights folder; ValueError where it cannot be had."""
-    path = store.folder.parent / file.name
+def _put(entry: Entry, file: File, store: Store, accept: Callable[[list[str]], None], dry_run: bool) -> None:
+    """Fetch an entry's one file into the weights folder, or what it is converted to; ValueError where it cannot be had."""
+    path = store.folder.parent / (f"{entry.name}.safetensors" if file.converter else file.name)
     if path.is_file():
         print(f"{path}: it is there already")
         return
     print(f"{file}\n  {'at hand' if store.at_hand(file) else f'from {file.sources[0]}'}, to {path}", flush=True)
+    converter = _converters()[file.converter] if file.converter else None
     if dry_run:
         return
     if not (file.licence.commercial or store.at_hand(file)):
         accept([file.licence.text])
         store.accepted = True
     try:
-        store.get(file).replace(path)
+        fetched = store.get(file)
     except Unavailable as error:
         print("\n".join(_by_hand([(file,)], store)), file=sys.stderr)
         raise ValueError(
             f"{error}; type the same command to try again, or add --from=FOLDER with a file got by hand"
         ) from error
-    print(path)
+    if converter is None:
+        fetched.replace(path)
+        print(path)
+        return
+    print(converter.convert(fetched, path))
+    fetched.unlink()
 
 
 def _plan(entry: Entry, usable: dict[str, Alternatives], store: Store, folder: Path) -> Iterator[str]:

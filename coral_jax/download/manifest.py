@@ -46,12 +46,12 @@ Alternatives = tuple[tuple[File, ...], ...]  # sets of files, any of which gives
 
 @dataclass(frozen=True)
 class Entry:
-    """A domain that can be made, or one file.
+    """A domain that can be made, or one file of the weights folder.
 
     networks: of each of KINDS that is fetched, the sets of files to take it from.
     template: of converters.domain. subject: what it draws. prompt: one to try first, where "surprised" makes no sense.
     packaged: the package of coral_jax that has all but the generator, in place of template and subject.
-    file: one file for the weights folder, in place of all of these: then nothing is made.
+    file: one file for the weights folder, in place of all of these; with a converter, what that makes of it.
     """
 
     name: str

@@ -19,7 +19,7 @@ from jax import Array, lax
 from coral_jax.faces import packages
 from coral_jax.faces.packages import Arrays
 from coral_jax.models.identity import COLUMNS, ROWS
-from coral_jax.models.ops import of_channels
+from coral_jax.models.ops import depthwise, of_channels
 
 EXPRESSIONS = ("neutral", "happy", "sad", "angry", "fearful", "disgusted", "surprised")
 #: what the parser tells apart, in its order
@@ -66,27 +66,9 @@ def conv(x: Array, arrays: Arrays, name: str, stride: int) -> Array:
 
 def separable(x: Array, arrays: Arrays, name: str, stride: int = 1) -> Array:
     """Depthwise 3x3 with SAME padding, then 1x1 with bias."""
-    y = depthwise(x, arrays[f"{name}/depthwise_filter"], stride)
+    y = depthwise(x, arrays[f"{name}/depthwise_filter"][..., 0], stride)
     y = y @ arrays[f"{name}/pointwise_filter"][0, 0]
     return y + of_channels(arrays[f"{name}/bias"], y)
-
-
-def depthwise(x: Array, kernel: Array, stride: int, padding: tuple[tuple[int, int], ...] | None = None) -> Array:
-    """Convolve each channel of x [B, H, W, C] with its own 3x3 kernel [3, 3, C, 1].
-
-    padding: of rows and columns, (before, after) each; TensorFlow's SAME where it is not given.
-    """
-    if padding is None:
-        short = [max((-(-n // stride) - 1) * stride + 3 - n, 0) for n in x.shape[1:3]]
-        padding = tuple((pad // 2, pad - pad // 2) for pad in short)
-    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
-    rows, columns = x.shape[1] - 2, x.shape[2] - 2
-    # Shifted products: XLA's CPU backend is slow at grouped convolutions.
-    return sum(
-        x[:, r : r + rows : stride, c : c + columns : stride] * of_channels(kernel[r, c, :, 0], x)
-        for r in range(3)
-        for c in range(3)
-    )
 
 
 def _dense(x: Array, arrays: Arrays) -> Array:

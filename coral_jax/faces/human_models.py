@@ -8,9 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from coral_jax.faces.critics import depthwise
 from coral_jax.faces.packages import Arrays
-from coral_jax.models.ops import of_channels
+from coral_jax.models.ops import depthwise, of_channels
 
 FRAMED = 512  # px of the pictures that the frames are cut from
 _FACERES_FRAME, _MOBILEFACE_FRAME = (slice(88, 440), slice(80, 432)), (slice(64, 448), slice(64, 448))  # rows, columns
@@ -54,7 +53,7 @@ def faceres(arrays: Arrays, faces: Array) -> tuple[Array, Array]:
     x = shifted(conv(faces, arrays["conv1/convolution/merged_input"], 2), "conv1")
     for block in range(1, 14):
         name = f"conv_dw_{block}"
-        x = depthwise(x, arrays[f"{name}/depthwise_kernel"], 2 if block in (2, 4, 6, 12) else 1)
+        x = depthwise(x, arrays[f"{name}/depthwise_kernel"][..., 0], 2 if block in (2, 4, 6, 12) else 1)
         x = shifted(x * of_channels(arrays[f"{name}_bn/batchnorm_1/mul"], x), name)
         x = shifted(conv(x, arrays[f"conv_pw_{block}/convolution/merged_input"]), f"conv_pw_{block}")
     x = jax.nn.relu(dense(x.mean((1, 2)), "feats"))
@@ -72,9 +71,9 @@ def mobileface(arrays: Arrays, faces: Array) -> Array:
     for stage in range(1, 5):
         name = f"stage{stage}_unit1"
         x = conv(x, arrays[f"{name}_conv0_0_weight"])
-        first = x = prelu(depthwise(x, arrays[f"{name}_conv0_1_df"], 2, _AROUND), f"{name}_prelu0")
+        first = x = prelu(depthwise(x, arrays[f"{name}_conv0_1_df"][..., 0], 2, _AROUND), f"{name}_prelu0")
         for layer in (1, 2):
-            x = prelu(depthwise(x, arrays[f"{name}_conv{layer}_df"], 1, _AROUND), f"{name}_prelu{layer}")
+            x = prelu(depthwise(x, arrays[f"{name}_conv{layer}_df"][..., 0], 1, _AROUND), f"{name}_prelu{layer}")
         x = x + first
     x = x.reshape(len(x), -1) @ arrays["dense/kernel"]
     return x * of_channels(arrays["batchnorm0/mul"], x) + of_channels(arrays["batchnorm0/sub"], x)

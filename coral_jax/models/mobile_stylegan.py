@@ -81,51 +81,9 @@ class MobileConv(nnx.Module):
         """Features [B, h, w, C] of x [B, h, w, C_in] under the style [B, C_in]."""
         x = ops.scale(x, style / math.sqrt(9 * x.shape[-1]))
         if self.depthwise is not None:
-            x = depthwise(x, self.depthwise[...].astype(x.dtype))
+            x = ops.depthwise(x, self.depthwise[...].astype(x.dtype))
         x = ops.conv2d(x, self.kernel[...].astype(x.dtype))
         return jax.nn.leaky_relu(x + (self.noise[..., None] + self.bias[None, None]).astype(x.dtype)[None], 0.2)
-
-
-@jax.custom_vjp
-def depthwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """3x3 depthwise convolution of x [B, H, W, C] with kernel [3, 3, C], zeros around."""
-
-    def shifted(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        # XLA's CPU backend is slow at grouped convolutions.  One sum over columns for each row of the kernel reads x three
-        # times, where a sum of nine products reads it nine times.
-        height = x.shape[1]
-        rows = [sum(part * kernel[r, c][None, None, None] for c, part in enumerate(_columns(x))) for r in range(3)]
-        return sum(row[:, r : r + height] for r, row in enumerate(rows))
-
-    def grouped(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        return jax.lax.conv_general_dilated(
-            x, kernel[:, :, None], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=x.shape[-1]
-        )
-
-    return jax.lax.platform_dependent(x, kernel, cpu=shifted, default=grouped)
-
-
-def _columns(x: jax.Array) -> list[jax.Array]:
-    """x [B, H, W, C] with a row of zeros above and below, moved by -1, 0 and 1 columns: three of [B, H + 2, W, C]."""
-    width = x.shape[2]
-    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    return [x[:, :, c : c + width] for c in range(3)]
-
-
-def _depthwise_forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return depthwise(x, kernel), (x, kernel)
-
-
-def _depthwise_backward(kept: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
-    # Derived automatically, that of x is a sum of nine padded arrays: half as fast, and slower to compile.
-    x, kernel = kept
-    height = x.shape[1]
-    parts = [[jnp.sum(part[:, r : r + height] * gradient, axis=(0, 1, 2)) for part in _columns(x)] for r in range(3)]
-    of_kernel = jnp.stack([jnp.stack(row) for row in parts])
-    return depthwise(gradient, kernel[::-1, ::-1]), of_kernel
-
-
-depthwise.defvjp(_depthwise_forward, _depthwise_backward)
 
 
 def inverse_haar(x: jax.Array) -> jax.Array:

@@ -4,6 +4,7 @@ Some have a form for each platform (`runtime.target`), measured or estimated in 
 convolution runs depth-wise, and on a CPU none dilates its input: both are slow there.
 """
 
+import functools
 import math
 
 import jax
@@ -17,6 +18,8 @@ FIR = (0.25, 0.75, 0.75, 0.25)  # [1, 3, 3, 1] normalised to sum 2: one axis of 
 DEMODULATION_EPS = 1e-8
 LEAKY_SLOPE = 0.2
 _NHWC = ("NHWC", "HWIO", "NHWC")
+
+Padding = tuple[tuple[int, int], tuple[int, int]]
 
 
 def leaky_relu(x: jax.Array) -> jax.Array:
@@ -64,6 +67,72 @@ class EqualLinear(nnx.Module):
 def conv2d(x: jax.Array, kernel: jax.Array, padding: tuple[tuple[int, int], ...] | str = "SAME") -> jax.Array:
     """Stride-1 cross-correlation of x [B, H, W, I] with kernel [h, w, I, O]."""
     return jax.lax.conv_general_dilated(x, kernel, (1, 1), padding, dimension_numbers=_NHWC)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def depthwise(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: Padding | None = None) -> jax.Array:
+    """Convolve each channel of x [B, H, W, C] with its own kernel [k, k, C].
+
+    padding: zeros before and after rows and columns; TensorFlow's SAME where it is not given.
+    """
+    padding = padding or _same(x.shape[1:3], kernel.shape[0], stride)
+
+    def shifted(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        # XLA's CPU backend is slow at grouped convolutions.  One sum over columns for each row of the kernel reads x k times,
+        # where a sum of k^2 products reads it k^2 times.
+        parts, height = _columns(x, kernel.shape[0], stride, padding)
+        rows = [sum(part * kernel[r, c][None, None, None] for c, part in enumerate(parts)) for r in range(len(parts))]
+        return sum(row[:, r : r + height : stride] for r, row in enumerate(rows))
+
+    def grouped(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return jax.lax.conv_general_dilated(
+            x, kernel[:, :, None], (stride, stride), padding, dimension_numbers=_NHWC, feature_group_count=x.shape[-1]
+        )
+
+    return jax.lax.platform_dependent(x, kernel, cpu=shifted, default=grouped)
+
+
+def _same(shape: tuple[int, ...], size: int, stride: int) -> Padding:
+    short = [max((-(-n // stride) - 1) * stride + size - n, 0) for n in shape]
+    return tuple((pad // 2, pad - pad // 2) for pad in short)
+
+
+def _columns(x: jax.Array, size: int, stride: int, padding: Padding) -> tuple[list[jax.Array], int]:
+    """x [B, H, W, C] in its padding, as each column of a kernel sees it, and how many rows each of its rows sees."""
+    x = jax.lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *((*pads, 0) for pads in padding), (0, 0, 0)))  # may be negative
+    height, width = x.shape[1] - size + 1, x.shape[2] - size + 1
+    return [x[:, :, c : c + width : stride] for c in range(size)], height
+
+
+def _depthwise_forward(
+    x: jax.Array, kernel: jax.Array, stride: int, padding: Padding | None
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return depthwise(x, kernel, stride, padding), (x, kernel)
+
+
+def _depthwise_backward(
+    stride: int, padding: Padding | None, kept: tuple[jax.Array, jax.Array], gradient: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    # Derived automatically, that of x is a sum of k^2 padded arrays: half as fast, and slower to compile.
+    x, kernel = kept
+    size = kernel.shape[0]
+    padding = padding or _same(x.shape[1:3], size, stride)
+    parts, height = _columns(x, size, stride, padding)
+    of_kernel = [
+        jnp.stack([jnp.sum(part[:, r : r + height : stride] * gradient, axis=(0, 1, 2)) for part in parts])
+        for r in range(size)
+    ]
+    if stride > 1:
+        gaps = (0, 0, stride - 1)
+        gradient = jax.lax.pad(gradient, jnp.zeros((), gradient.dtype), ((0, 0, 0), gaps, gaps, (0, 0, 0)))
+    around = tuple(
+        (size - 1 - before, n + before - have)
+        for n, have, (before, _) in zip(x.shape[1:3], gradient.shape[1:3], padding, strict=True)
+    )
+    return depthwise(gradient, kernel[::-1, ::-1], 1, around), jnp.stack(of_kernel)
+
+
+depthwise.defvjp(_depthwise_forward, _depthwise_backward)
 
 
 def modulated_conv(x: jax.Array, kernel: jax.Array, style: jax.Array, *, up: bool = False, fused: bool = False) -> jax.Array:

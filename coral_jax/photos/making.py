@@ -1,6 +1,7 @@
 """Photos made of pictures: found, aligned, inverted and tuned, each kept as soon as it is done."""
 
 import dataclasses
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
+from coral_jax import weights
 from coral_jax.domains import Domain
 from coral_jax.figures import png
 from coral_jax.models.generator import Generator
@@ -19,7 +21,7 @@ from coral_jax.models.prior import prior_of
 from coral_jax.photos import invert, tune
 from coral_jax.photos.align import Square
 from coral_jax.photos.finding import Source
-from coral_jax.photos.likeness import networks_of
+from coral_jax.photos.likeness import imagenet_of, networks_of
 from coral_jax.photos.photo import DESCRIPTION, Photo, load_photo, save_photo
 from coral_jax.photos.resume import load_state, save_state
 from coral_jax.pictures import read_picture
@@ -58,7 +60,14 @@ def effort_of(generator: Generator, likeness: float) -> Effort:
     return Effort(invert.Plan(small, whole, 0.05, 0.02 * looser, 0.2 * looser), tuning)
 
 
-def make_photos(domain: Domain, sources: Sequence[Source], locate: Locate, likeness: float, batch: int = 1) -> None:
+def make_photos(
+    domain: Domain,
+    sources: Sequence[Source],
+    locate: Locate,
+    likeness: float,
+    batch: int = 1,
+    weights_dir: str | os.PathLike | None = None,
+) -> None:
     """Make the photo of each source, `batch` pictures inverted at a time; those that are finished stay as they are.
 
     A picture without a face, or that is none, ends it with ValueError before anything is inverted.
@@ -66,10 +75,13 @@ def make_photos(domain: Domain, sources: Sequence[Source], locate: Locate, liken
     if domain.generator.content_rows is not None:
         raise ValueError(f"{domain.name} draws pictures between bars, which photographs do not have; give another domain")
     effort = effort_of(domain.generator, likeness)
+    imagenet = imagenet_of(domain, weights_dir)
     waiting = [source for source in sources if not _begun(domain, source, locate, likeness)]
+    if waiting and imagenet is not None and not imagenet.is_file():
+        print(f"there is no {imagenet}; inversions come nearer with python -m coral_jax.download imagenet", file=sys.stderr)
     each = effort.plan.steps + effort.tuning.steps
     with Progress(f"{len(waiting)} photo(s)", 0, len(waiting) * each) as progress:
-        maker = _Maker(domain, effort, progress) if waiting else None
+        maker = _Maker(domain, effort, progress, imagenet) if waiting else None
         for start in range(0, len(waiting), batch):
             maker.finish(waiting[start : start + batch])
     for source in sources:
@@ -110,11 +122,13 @@ def _begun(domain: Domain, source: Source, locate: Locate, likeness: float) -> b
 class _Maker:
     """Inverts photos that are aligned, a batch at a time."""
 
-    def __init__(self, domain: Domain, effort: Effort, progress: Progress):
+    def __init__(self, domain: Domain, effort: Effort, progress: Progress, imagenet: Path | None):
         self.generator, self.encoder = domain.generator, domain.encoder()
-        self.networks, self.prior = networks_of(domain), prior_of(domain.generator)
+        self.networks, self.prior = networks_of(domain, imagenet), prior_of(domain.generator)
         self.effort, self.progress, self.done = effort, progress, 0  # steps
         self.about = {"effort": str(effort), "domain": domain.fingerprint}
+        if self.networks.imagenet is not None:
+            self.about["imagenet"] = weights.fingerprint(imagenet)
 
     def finish(self, batch: Sequence[Source]) -> None:
         """Invert and tune the photos of a batch, and keep them."""
