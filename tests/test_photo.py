@@ -110,7 +110,8 @@ def test_an_imagenet_network_looks_at_large_pictures_where_it_is(domain, weights
     without = made(domain, tmp_path / "me.png", tmp_path / "without", weights_dir=tmp_path)
     said = [line for line in capsys.readouterr().err.splitlines() if "imagenet.safe" in line]
     path = tmp_path / "imagenet.safetensors"
-    assert said == [f"there is no {path}; inversions come nearer with python -m coral_jax.download imagenet"]
+    command = f"python -m coral_jax.download imagenet --weights_dir={tmp_path}"
+    assert said == [f"there is no {path}; inversions come nearer with {command}"]
     weights.save(path, EfficientNet(EfficientNetConfig(8, 4, ((1, 3, 1, 1, 4), (1, 3, 2, 2, 6)), (0, 1)), nnx.Rngs(0)))
     with_it = made(domain, tmp_path / "me.png", tmp_path / "with", weights_dir=tmp_path)
     assert "imagenet.safe" not in capsys.readouterr().err
@@ -118,7 +119,7 @@ def test_an_imagenet_network_looks_at_large_pictures_where_it_is(domain, weights
     np.testing.assert_array_equal(small.w_plus, without.w_plus)
     assert np.abs(with_it.w_plus - without.w_plus).max() > 1e-3
     path.write_bytes((weights_dir / "tiny" / "clip.safetensors").read_bytes())
-    with pytest.raises(ValueError, match="holds a network of the kind CLIP; remove it and type python -m coral_jax.download"):
+    with pytest.raises(ValueError, match="imagenet.safetensors holds a network of the kind CLIP, not an EfficientNet"):
         made(domain, tmp_path / "me.png", tmp_path / "other", weights_dir=tmp_path)
 
 

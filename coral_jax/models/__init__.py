@@ -1,4 +1,4 @@
-"""The networks: StyleGAN2, CLIP, identity, Inception, segmenters, the evaluation classifier.
+"""The networks: StyleGAN2, CLIP, identity, Inception, EfficientNet, segmenters, the evaluation classifier.
 
 Their files are safetensors that say what they hold; `converters/` makes them from published checkpoints.
 
@@ -12,6 +12,7 @@ from flax import nnx
 
 from coral_jax import weights
 from coral_jax.models.clip import CLIP
+from coral_jax.models.efficientnet import EfficientNet
 from coral_jax.models.generator import Generator
 from coral_jax.models.identity import Identity
 from coral_jax.runtime.numerics import pinned
@@ -39,6 +40,14 @@ def load_identity(path: str | os.PathLike) -> Identity:
     Weights become float32. Raises ValueError for a file of another network, FileNotFoundError for none.
     """
     return _load(path, Identity, "an identity network")
+
+
+def load_efficientnet(path: str | os.PathLike) -> EfficientNet:
+    """Read an EfficientNet: `patches(images in [-1, 1])` gives maps of features, which say how alike two pictures are.
+
+    Weights become float32. Raises ValueError for a file of another network, FileNotFoundError for none.
+    """
+    return _load(path, EfficientNet, "an EfficientNet")
 
 
 @pinned()

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from coral_jax import weights
 from coral_jax.domains import Domain, weights_folder
+from coral_jax.models import load_efficientnet
 from coral_jax.models.clip import CLIP
 from coral_jax.models.efficientnet import EfficientNet
 from coral_jax.models.identity import Identity
@@ -52,13 +52,7 @@ def networks_of(domain: Domain, imagenet: Path | None = None) -> Networks:
     """
     if imagenet is None or not imagenet.is_file():
         return Networks(domain.clip, domain.identity)
-    network = weights.load(imagenet)
-    if not isinstance(network, EfficientNet):
-        raise ValueError(
-            f"{imagenet} holds a network of the kind {type(network).__name__}; remove it and type "
-            "python -m coral_jax.download imagenet"
-        )
-    return Networks(domain.clip, domain.identity, network)
+    return Networks(domain.clip, domain.identity, load_efficientnet(imagenet))
 
 
 def look(networks: Networks, images: jax.Array) -> Seen:

@@ -78,7 +78,8 @@ def make_photos(
     imagenet = imagenet_of(domain, weights_dir)
     waiting = [source for source in sources if not _begun(domain, source, locate, likeness)]
     if waiting and imagenet is not None and not imagenet.is_file():
-        print(f"there is no {imagenet}; inversions come nearer with python -m coral_jax.download imagenet", file=sys.stderr)
+        command = "python -m coral_jax.download imagenet" + (f" --weights_dir={weights_dir}" if weights_dir else "")
+        print(f"there is no {imagenet}; inversions come nearer with {command}", file=sys.stderr)
     each = effort.plan.steps + effort.tuning.steps
     with Progress(f"{len(waiting)} photo(s)", 0, len(waiting) * each) as progress:
         maker = _Maker(domain, effort, progress, imagenet) if waiting else None
