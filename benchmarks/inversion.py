@@ -11,6 +11,8 @@ that the judge still sees) and seconds.  With it: success and leak of the edit o
 the faces themselves; also the means of these numbers, as inverted_identity and so on.  On `faces`, judges are networks that no
 loss has used; on toons, the identity network is the loss's own.
 
+With --edit, --sheet=FILE draws the first six of the faces that are edited, what each rung makes of them, and the edits.
+
 A row is written as soon as it is measured, and rows that are there are not measured again.  Inversions are kept beside --out,
 so that a stopped measurement goes on, and edits of the same faces share them.
 """
@@ -27,11 +29,12 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 from flax import nnx
+from PIL import Image
 
 from coral_jax import commands, weights
 from coral_jax.artifact import Edit, describe_edit, edit_folder, load_edit
 from coral_jax.domains import Domain, load_domain
-from coral_jax.figures import to_pixels
+from coral_jax.figures import photo_sheet, png, to_pixels
 from coral_jax.latents import w_plus_of_seeds
 from coral_jax.metrics import likeness
 from coral_jax.models.generator import Generator
@@ -41,9 +44,11 @@ from coral_jax.photos.likeness import Networks, imagenet_of, networks_of
 from coral_jax.photos.making import LIKENESS, Effort, effort_of
 from coral_jax.photos.photo import with_differences
 from coral_jax.runtime.compiling import jit
+from coral_jax.runtime.files import write_bytes
 
 SEED = 4_000_000  # of the first face
 RUNGS = ("encoder", "optimised", "both", "tuned")
+_SHOWN = 6  # faces of a sheet
 
 
 class Inverted(NamedTuple):
@@ -194,6 +199,16 @@ def measured(tools: Tools, edit: Edit, ladder: Ladder, faces: int) -> dict[str, 
     return {name: value for name, value in found.items() if isinstance(value, float)} | means
 
 
+def sheet(tools: Tools, edit: Edit, ladders: list[Ladder], w_plus: np.ndarray) -> Image.Image:
+    """Faces w_plus [N, n_latent, w_dim] and what each rung makes of their pictures, then the same edited: a row for each."""
+    shown = {}
+    for ladder in ladders:
+        shown[ladder.rung], shown[f"{ladder.rung}, edited"], _ = editing(edit, tools, ladder, [])(w_plus)
+    names = sorted(shown, key=lambda name: name.endswith("edited"))
+    rows = [{name: to_pixels(np.asarray(shown[name][row])) for name in names} for row in range(len(w_plus))]
+    return photo_sheet(edit.prompt, f"{edit.settings.method} on {tools.domain.name}", rows)
+
+
 def main() -> None:
     """Measure what is not there yet, a row at a time."""
     if not _OUT.value:
@@ -206,16 +221,22 @@ def main() -> None:
     there = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
     common = {"domain": domain.name, "fingerprint": domain.fingerprint[:12], "imagenet": tools.imagenet}
     common["likeness"] = _LIKENESS.value
-    for rung in _RUNGS.value:
-        about, ladder = common | {"rung": rung}, Ladder(rung, _LIKENESS.value, _BATCH.value, out.with_suffix(""))
-        if _EDIT.value:
-            about |= named(_EDIT.value) | {"faces": _FACES.value}
+    ladders = [Ladder(rung, _LIKENESS.value, _BATCH.value, out.with_suffix("")) for rung in _RUNGS.value]
+    if _EDIT.value:
+        edit = load_edit(_EDIT.value, _WEIGHTS_DIR.value)
+        common |= named(_EDIT.value) | {"faces": _FACES.value}
+        for ladder in ladders:
+            about = common | {"rung": ladder.rung}
             if not any(about.items() <= row.items() for row in there):
-                edit = load_edit(_EDIT.value, _WEIGHTS_DIR.value)
                 _append(out, about | measured(tools, edit, ladder, _FACES.value))
+        if _SHEET.value:
+            asked = domain.truth.held_out(domain, edit.prompt, _FACES.value)
+            write_bytes(Path(_SHEET.value), png(sheet(tools, edit, ladders, asked.w_plus[:_SHOWN])))
+        return
+    for ladder in ladders:
+        if ladder.rung == "faces":
             continue
-        if rung == "faces":
-            continue
+        about = common | {"rung": ladder.rung}
         done = {row.get("seed") for row in there if about.items() <= row.items()}
         seeds = [seed for seed in range(SEED, SEED + _FACES.value) if seed not in done]
         for start in range(0, len(seeds), _BATCH.value):
@@ -241,6 +262,7 @@ if __name__ == "__main__":
     _FACES = flags.DEFINE_integer("faces", 64, "How many faces.")
     _RUNGS = flags.DEFINE_list("rungs", list(RUNGS[:-1]), f"Of {', '.join(RUNGS)}; with --edit also faces, not inverted.")
     _EDIT = flags.DEFINE_string("edit", None, "A finished run whose edit is measured on inverted faces.")
+    _SHEET = flags.DEFINE_string("sheet", None, "With --edit, a PNG of some faces, their inversions and the edits of both.")
     _LIKENESS = flags.DEFINE_float("likeness", LIKENESS, "As of coral_jax.photo.")
     _BATCH = flags.DEFINE_integer("batch_size", 1, "How many pictures are inverted at once.")
     _OUT = flags.DEFINE_string("out", None, "A file of JSON lines, to which rows are added.")

@@ -14,7 +14,9 @@ from tiny import copied, frozen, step_alone
 from benchmarks import alone, inversion, sweep
 from benchmarks.naive import naive_train_step
 from benchmarks.networks import with_inputs
+from coral_jax.artifact import load_edit
 from coral_jax.config import Settings
+from coral_jax.latents import w_plus_of_seeds
 from coral_jax.methods import METHODS
 from coral_jax.step import init_state
 
@@ -133,3 +135,20 @@ def test_inversions_are_kept_and_shared(domain, tmp_path, monkeypatch):
     monkeypatch.setattr(inversion, "tuned", lambda tools, images, found, tuning: [found[0]._replace(seconds=9.0)])
     assert ladder._replace(rung="tuned").invert(tools, images[:1])[0].seconds == 9.0
     assert len(made) == 5  # tuning starts from the codes that are kept
+
+
+def test_a_sheet_shows_each_rung_and_its_edits(domain, trained, weights_dir, tmp_path, monkeypatch):
+    edit, tools = load_edit(trained.folder, weights_dir), inversion.tools_of(domain)
+    w_plus = w_plus_of_seeds(domain.generator, [1, 2], 1.0)
+    rows = []
+    monkeypatch.setattr(inversion, "reconstruct", lambda *_: [])
+    monkeypatch.setattr(inversion, "photo_sheet", lambda title, subtitle, found: rows.extend(found) or subtitle)
+    monkeypatch.setattr(
+        inversion, "inverted", lambda tools, images, *_: [inversion.Inverted(w_plus[1], {}, 1.0) for _ in images]
+    )
+    ladders = [inversion.Ladder(rung, 0.5, 2, tmp_path) for rung in ("faces", "both")]
+    assert inversion.sheet(tools, edit, ladders, w_plus) == "attention_mapper on tiny"
+    assert list(rows[0]) == ["faces", "both", "faces, edited", "both, edited"] and len(rows) == 2
+    np.testing.assert_array_equal(rows[0]["both"], rows[1]["faces"])
+    np.testing.assert_array_equal(rows[0]["both, edited"], rows[1]["faces, edited"])
+    assert (rows[0]["faces, edited"] != rows[0]["faces"]).any()
