@@ -11,7 +11,7 @@ that the judge still sees) and seconds.  With it: success and leak of the edit o
 the faces themselves; also the means of these numbers, as inverted_identity and so on.  On `faces`, judges are networks that no
 loss has used; on toons, the identity network is the loss's own.
 
-With --edit, --sheet=FILE draws the first six of the faces that are edited, what each rung makes of them, and the edits.
+With --edit, --sheet=FILE draws the first four of the faces that are edited, what each rung makes of them, and the edits.
 
 A row is written as soon as it is measured, and rows that are there are not measured again.  Inversions are kept beside --out,
 so that a stopped measurement goes on, and edits of the same faces share them.
@@ -34,7 +34,7 @@ from PIL import Image
 from coral_jax import commands, weights
 from coral_jax.artifact import Edit, describe_edit, edit_folder, load_edit
 from coral_jax.domains import Domain, load_domain
-from coral_jax.figures import photo_sheet, png, to_pixels
+from coral_jax.figures import TILE, photo_sheet, png, to_pixels
 from coral_jax.latents import w_plus_of_seeds
 from coral_jax.metrics import likeness
 from coral_jax.models.generator import Generator
@@ -48,7 +48,7 @@ from coral_jax.runtime.files import write_bytes
 
 SEED = 4_000_000  # of the first face
 RUNGS = ("encoder", "optimised", "both", "tuned")
-_SHOWN = 6  # faces of a sheet
+_SHOWN = 4  # faces of a sheet
 
 
 class Inverted(NamedTuple):
@@ -206,7 +206,7 @@ def sheet(tools: Tools, edit: Edit, ladders: list[Ladder], w_plus: np.ndarray) -
         shown[ladder.rung], shown[f"{ladder.rung}, edited"], _ = editing(edit, tools, ladder, [])(w_plus)
     names = sorted(shown, key=lambda name: name.endswith("edited"))
     rows = [{name: to_pixels(np.asarray(shown[name][row])) for name in names} for row in range(len(w_plus))]
-    return photo_sheet(edit.prompt, f"{edit.settings.method} on {tools.domain.name}", rows)
+    return photo_sheet(edit.prompt, f"{edit.settings.method} on {tools.domain.name}", rows, TILE)
 
 
 def main() -> None:

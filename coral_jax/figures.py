@@ -95,10 +95,10 @@ def alpha_sheet(
     return sheet
 
 
-def photo_sheet(title: str, subtitle: str, rows: Sequence[dict[str, np.ndarray]]) -> Image.Image:
-    """Rows of pictures, uint8 [H, W, 3] of any size, each under its name, all in squares of one size."""
+def photo_sheet(title: str, subtitle: str, rows: Sequence[dict[str, np.ndarray]], tile: int = PHOTO_TILE) -> Image.Image:
+    """Rows of pictures, uint8 [H, W, 3] of any size, each under its name, all in squares of `tile` pixels."""
     columns = max(len(row) for row in rows)
-    pitch = PHOTO_TILE + GAP
+    pitch = tile + GAP
     sheet = Image.new("RGB", (max(2 * MARGIN + columns * pitch - GAP, 720), 108 + len(rows) * (pitch + 34) + MARGIN), PAPER)
     draw = ImageDraw.Draw(sheet)
     _header(draw, title, subtitle)
@@ -106,8 +106,8 @@ def photo_sheet(title: str, subtitle: str, rows: Sequence[dict[str, np.ndarray]]
         top = 142 + line * (pitch + 34)
         for column, (name, picture) in enumerate(row.items()):
             left = MARGIN + column * pitch
-            draw.text((left + PHOTO_TILE // 2, top - 18), name, INK, _font(17), anchor="mm")
-            sheet.paste(ImageOps.pad(Image.fromarray(picture), (PHOTO_TILE,) * 2, Image.Resampling.LANCZOS, PAPER), (left, top))
+            draw.text((left + tile // 2, top - 18), name, INK, _font(17), anchor="mm")
+            sheet.paste(ImageOps.pad(Image.fromarray(picture), (tile, tile), Image.Resampling.LANCZOS, PAPER), (left, top))
     return sheet
 
 
