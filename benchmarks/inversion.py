@@ -164,17 +164,18 @@ def reconstruct(tools: Tools, ladder: Ladder, images: np.ndarray) -> list[dict[s
     return [{name: float(value[row]) for name, value in values.items()} for row in range(len(images))]
 
 
-def editing(edit: Edit, tools: Tools, ladder: Ladder, compared: list[dict[str, float]]) -> Callable[[np.ndarray], tuple]:
+def editing(edit: Edit, tools: Tools, ladder: Ladder, compared: list[dict[str, float]] | None) -> Callable[[np.ndarray], tuple]:
     """The edit of faces w_plus, or of what a rung makes of their pictures: (original, edited, masks).
 
-    How like the pictures the inversions are is added to `compared`.
+    How like the pictures the inversions are is added to `compared`, if given.
     """
     if ladder.rung == "faces":
         return edit.apply
 
     def of_inverted(w_plus: np.ndarray) -> tuple:
         images, parts = seen(edit.domain.generator, np.asarray(w_plus)), []
-        compared.extend(reconstruct(tools, ladder, images))
+        if compared is not None:
+            compared.extend(reconstruct(tools, ladder, images))
         for one in ladder.invert(tools, images):
             generator = with_differences(edit.domain.generator, one.tuned)
             parts.append(jax.device_get(edit.drawn_by(generator).draw(one.w_plus[None])))
@@ -203,7 +204,7 @@ def sheet(tools: Tools, edit: Edit, ladders: list[Ladder], w_plus: np.ndarray) -
     """Faces w_plus [N, n_latent, w_dim] and what each rung makes of their pictures, then the same edited: a row for each."""
     shown = {}
     for ladder in ladders:
-        shown[ladder.rung], shown[f"{ladder.rung}, edited"], _ = editing(edit, tools, ladder, [])(w_plus)
+        shown[ladder.rung], shown[f"{ladder.rung}, edited"], _ = editing(edit, tools, ladder, None)(w_plus)
     names = sorted(shown, key=lambda name: name.endswith("edited"))
     rows = [{name: to_pixels(np.asarray(shown[name][row])) for name in names} for row in range(len(w_plus))]
     return photo_sheet(edit.prompt, f"{edit.settings.method} on {tools.domain.name}", rows, TILE)

@@ -141,7 +141,6 @@ def test_a_sheet_shows_each_rung_and_its_edits(domain, trained, weights_dir, tmp
     edit, tools = load_edit(trained.folder, weights_dir), inversion.tools_of(domain)
     w_plus = w_plus_of_seeds(domain.generator, [1, 2], 1.0)
     rows = []
-    monkeypatch.setattr(inversion, "reconstruct", lambda *_: [])
     monkeypatch.setattr(inversion, "photo_sheet", lambda title, subtitle, found, tile: rows.extend(found) or subtitle)
     monkeypatch.setattr(
         inversion, "inverted", lambda tools, images, *_: [inversion.Inverted(w_plus[1], {}, 1.0) for _ in images]

@@ -51,7 +51,7 @@ def make(
     """
     folder = weights_folder(weights_dir) / entry.name
     if entry.file:
-        _put(entry, entry.file, Store(folder.parent, given), accept, dry_run)
+        _put(entry, Store(folder.parent, given), accept, dry_run)
         return
     if (folder / "domain.json").is_file():
         print(f"{folder}: the domain {entry.name} is there already")
@@ -86,8 +86,9 @@ def make(
     print(_next(entry, weights_dir))
 
 
-def _put(entry: Entry, file: File, store: Store, accept: Callable[[list[str]], None], dry_run: bool) -> None:
+def _put(entry: Entry, store: Store, accept: Callable[[list[str]], None], dry_run: bool) -> None:
     """Fetch an entry's one file into the weights folder, or what it is converted to; ValueError where it cannot be had."""
+    file = entry.file
     path = store.folder.parent / (f"{entry.name}.safetensors" if file.converter else file.name)
     if path.is_file():
         print(f"{path}: it is there already")
