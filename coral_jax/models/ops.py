@@ -1,6 +1,6 @@
-"""Operations StyleGAN2 is made of: equalised linear maps, modulated convolution, FIR up-sampling, resizing.  All NHWC / HWIO.
+"""Operations networks are made of: equalised linear maps, modulated and depthwise convolution, FIR up-sampling, resizing.
 
-Some have a form for each platform (`runtime.target`), measured or estimated in docs/performance.md.  No up-sampling
+All NHWC / HWIO.  Some have a form for each platform, measured or estimated in docs/performance.md.  No up-sampling
 convolution runs depth-wise, and on a CPU none dilates its input: both are slow there.
 """
 
