@@ -1,5 +1,8 @@
 """StyleGAN2's operations against their definitions, written out in numpy."""
 
+import math
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -87,6 +90,50 @@ def test_modulated_conv_equals_a_kernel_for_each_sample(up, demodulate):
         np.testing.assert_allclose(ours[b : b + 1], expected, rtol=1e-4, atol=1e-4)
 
 
+def large(channels: int, batch: int = 1) -> jax.Array:
+    """Features that a TPU computes on in blocks."""
+    return jnp.float32(RNG.standard_normal((batch, ops.LARGE, ops.LARGE, channels)))
+
+
+@pytest.mark.parametrize("size, channels", [(3, 4), (1, 3)])
+def test_large_layers_are_the_same_in_the_form_of_every_platform(size, channels):
+    x, style = large(2, batch=2), jnp.float32(RNG.standard_normal((2, 2)))
+    kernel = jnp.float32(RNG.standard_normal((size, size, 2, channels)))
+    weight = large(channels, batch=2)
+
+    def total(x, style, kernel):
+        out = ops.modulated_conv(x, kernel, style)
+        return jnp.sum(out * weight), out
+
+    found = {}
+    for form in PLATFORMS:
+        with aimed_at(form):
+            found[form] = jax.tree.leaves(jax.jit(jax.grad(total, argnums=(0, 1, 2), has_aux=True))(x, style, kernel))
+    for theirs in (found["gpu"], found["tpu"]):
+        for one, pixels in zip(theirs, found["cpu"], strict=True):
+            np.testing.assert_allclose(one, pixels, rtol=1e-4, atol=1e-5 * float(jnp.max(jnp.abs(pixels))))
+
+
+def test_between_large_layers_blocks_are_never_made_pixels():
+    """XLA drops the way there and back, in the derivative too, and an image is made by a product."""
+    kernels = [jnp.ones((3, 3, 8, 8)), jnp.ones((3, 3, 8, 8)), jnp.ones((1, 1, 8, 3))]
+    vector = jnp.ones((1, 8))
+
+    def total(x, noise):
+        for kernel, up in zip(kernels[:2], (True, False), strict=True):
+            x = ops.activate(ops.modulated_conv(x, kernel, vector, up=up), vector, noise, vector[0])
+        return jnp.sum(jnp.square(ops.modulated_conv(x, kernels[2], vector)))
+
+    def rearranged(of):
+        with aimed_at("tpu"):
+            text = jax.jit(of).lower(large(8)[:, ::2, ::2], large(1)[0, ..., 0]).compile().as_text()
+        shapes = re.findall(r"f32\[([\d,]+)\]\S* transpose\(", text)
+        return sum(math.prod(map(int, shape.split(","))) > 4 * ops.LARGE**2 for shape in shapes)  # more than an image
+
+    assert rearranged(jax.grad(total)) == 0
+    assert rearranged(lambda x, noise: ops.modulated_conv(x, kernels[0], vector, up=True)) == 1
+
+
 def test_equal_linear_scales_its_kernel_and_bias():
     layer = ops.EqualLinear(4, 2, nnx.Rngs(0), lr_mul=0.1, bias=1.0)
     layer.kernel[...] = jnp.arange(8.0).reshape(4, 2)
@@ -113,22 +160,26 @@ def test_each_platform_has_a_form_of_its_own_in_the_type_of_its_input(dtype):
     assert "lhs_dilate = [2, 2]" in programs["gpu"] and "lhs_dilate = [2, 2]" not in programs["tpu"]
 
 
-@pytest.mark.parametrize("form", PLATFORMS)
-def test_activation_and_its_derivative(form):
-    """That of the plain formula, though it is found from the output."""
-    x, factor, shift = (jnp.float32(RNG.standard_normal(shape)) for shape in ((2, 3, 4, 5), (2, 5), (3, 4, 5)))
-    factor = jnp.abs(factor) + 0.1
+def plain_activation(x, factor, noise, bias):
+    shift = noise[..., None] + bias[None, None]
+    return jax.nn.leaky_relu(x * factor[:, None, None, :] + shift[None], 0.2) * np.sqrt(2)
 
-    def plain(x, factor, shift):
-        return jax.nn.leaky_relu(x * factor[:, None, None, :] + shift[None], 0.2) * np.sqrt(2)
+
+@pytest.mark.parametrize("form, size", [*((form, (3, 4)) for form in PLATFORMS), ("tpu", (ops.LARGE, ops.LARGE))])
+def test_activation_and_its_derivative(form, size):
+    """That of the plain formula, though it is found from the output."""
+    shapes = (2, *size, 5), (2, 5), size, (5,)
+    x, factor, noise, bias = (jnp.float32(RNG.standard_normal(shape)) for shape in shapes)
+    factor = jnp.abs(factor) + 0.1
 
     weights = jnp.float32(RNG.standard_normal(x.shape))
     with aimed_at(form):
-        (ours, pull), (expected, pull_expected) = (jax.vjp(function, x, factor, shift) for function in (ops.activate, plain))
+        ours, pull = jax.vjp(ops.activate, x, factor, noise, bias)
         derivatives = pull(weights)
-    np.testing.assert_allclose(ours, expected, rtol=1e-6)
+    expected, pull_expected = jax.vjp(plain_activation, x, factor, noise, bias)
+    np.testing.assert_allclose(ours, expected, rtol=1e-6, atol=1e-6)
     for found, wanted in zip(derivatives, pull_expected(weights), strict=True):
-        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5 * float(jnp.max(jnp.abs(wanted))))
 
 
 def test_derivatives_of_modulation_alone_and_for_several_prompts():
@@ -156,9 +207,12 @@ def test_the_activations_derivative_in_bfloat16_is_about_as_near_to_the_truth_as
     """It recovers its input from an output of 8 bits, which loses most where the shift is large beside the input."""
     rng = np.random.default_rng(1)
     x, weight = rng.standard_normal((2, 2, 16, 16, 8))
-    factor, shift = 1 + 0.3 * rng.standard_normal((2, 8)), shifted * rng.standard_normal((16, 16, 8))
+    factor, noise, bias = 1 + 0.3 * rng.standard_normal((2, 8)), *(
+        shifted / math.sqrt(2) * rng.standard_normal(n) for n in ((16, 16), 8)
+    )  # fmt: skip
 
-    def plain(x, factor, shift):
+    def plain(x, factor, noise, bias):
+        shift = noise[..., None] + bias[None, None]
         y = x * factor[:, None, None].astype(x.dtype) + shift.astype(x.dtype)[None]
         return jnp.where(y >= 0, y, 0.2 * y) * jnp.asarray(np.sqrt(2), y.dtype)
 
@@ -166,8 +220,8 @@ def test_the_activations_derivative_in_bfloat16_is_about_as_near_to_the_truth_as
         def weighted(*arguments):
             return jnp.sum(function(*arguments).astype(jnp.float32) * jnp.float32(weight))
 
-        arguments = (jnp.asarray(x, dtype), jnp.float32(factor), jnp.float32(shift))
-        return jax.jit(jax.grad(weighted, argnums=(0, 1, 2)))(*arguments)
+        arguments = (jnp.asarray(x, dtype), *map(jnp.float32, (factor, noise, bias)))
+        return jax.jit(jax.grad(weighted, argnums=(0, 1, 2, 3)))(*arguments)
 
     def error(found):
         return [float(jnp.linalg.norm(a.astype("float32") - b) / jnp.linalg.norm(b)) for a, b in zip(found, truth, strict=True)]

@@ -2,6 +2,9 @@
 
 All NHWC / HWIO.  Some have a form for each platform, measured or estimated in docs/performance.md.  No up-sampling
 convolution runs depth-wise, and on a CPU none dilates its input: both are slow there.
+
+A TPU has 128 lanes for an array's last axis, which the 64 and 32 channels of 512 and 1024 px leave empty.  There it computes on
+blocks of 2x2 pixels, [B, H/2, W/2, 4 C].  Every operation takes and gives pixels; XLA drops the way there and back.
 """
 
 import functools
@@ -17,6 +20,7 @@ from coral_jax.runtime.target import platform
 FIR = (0.25, 0.75, 0.75, 0.25)  # [1, 3, 3, 1] normalised to sum 2: one axis of an up-sampling by 2 keeps the mean
 DEMODULATION_EPS = 1e-8
 LEAKY_SLOPE = 0.2
+LARGE = 512  # px from which a TPU computes on blocks: below are the layers that edits read, and a blend takes pixels
 _NHWC = ("NHWC", "HWIO", "NHWC")
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
@@ -141,9 +145,16 @@ def modulated_conv(x: jax.Array, kernel: jax.Array, style: jax.Array, *, up: boo
     Times its `demodulation` it equals StyleGAN2's per-sample kernels (`modulated_conv2d` of stylegan2-ada-pytorch,
     unfused path).  `up` doubles the resolution; `fused` picks how: `upsample_conv`.  Computes in the type of x.
     """
-    scaled = scale(x, style)
     kernel = kernel.astype(x.dtype)
-    return upsample_conv(scaled, kernel, fused=fused) if up else conv2d(scaled, kernel)
+    if up:
+        return upsample_conv(scale(x, style), kernel, fused=fused)
+    if _in_blocks(x):
+        return _depth_to_space(conv2d(scale(_space_to_depth(x), _of_block(style)), _block_kernel(kernel)))
+    if platform() == "gpu" and kernel.shape[:2] == (1, 1):
+        # As a sum, which XLA fuses with what reads it: no scaled copy of the features is written to memory.
+        own = style[:, None, :].astype(x.dtype) * kernel[0, 0].T[None]
+        return jnp.sum(x[..., None, :] * own[:, None, None], axis=-1, dtype=jnp.float32).astype(x.dtype)
+    return conv2d(scale(x, style), kernel)
 
 
 @jax.custom_vjp
@@ -194,17 +205,26 @@ def demodulation(kernel: jax.Array, style: jax.Array) -> jax.Array:
     return jax.lax.rsqrt(energy + DEMODULATION_EPS)
 
 
-@jax.custom_vjp
-def activate(x: jax.Array, factor: jax.Array, shift: jax.Array) -> jax.Array:
-    """leaky_relu(factor x + shift) of x [B, H, W, C], factor [B, C] and shift [H, W, C], in the type of x.
+def activate(x: jax.Array, factor: jax.Array, noise: jax.Array, bias: jax.Array) -> jax.Array:
+    """leaky_relu(factor x + noise + bias) of x [B, H, W, C], factor [B, C], noise [H, W] and bias [C], in the type of x.
 
     Its derivative finds x in the output again, which the next layer keeps anyway.
     """
+    if _in_blocks(x):
+        noise = _space_to_depth(noise[None, ..., None])[0]
+        shift = (noise[..., None] + bias[None, None, None]).reshape(*noise.shape[:2], -1)
+        return _depth_to_space(_activate(_space_to_depth(x), _of_block(factor), shift))
+    return _activate(x, factor, noise[..., None] + bias[None, None])
+
+
+@jax.custom_vjp
+def _activate(x: jax.Array, factor: jax.Array, shift: jax.Array) -> jax.Array:
+    """leaky_relu(factor x + shift) of x [B, H, W, C], factor [B, C] and shift [H, W, C]."""
     return leaky_relu(x * _of_pixels(factor, x) + shift.astype(x.dtype)[None])
 
 
 def _activate_forward(x: jax.Array, factor: jax.Array, shift: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-    out = activate(x, factor, shift)
+    out = _activate(x, factor, shift)
     return out, (out, factor, shift)
 
 
@@ -217,7 +237,7 @@ def _activate_backward(kept: tuple[jax.Array, ...], gradient: jax.Array) -> tupl
     return gradient * _of_pixels(factor, gradient), of_factor, of_shift
 
 
-activate.defvjp(_activate_forward, _activate_backward)
+_activate.defvjp(_activate_forward, _activate_backward)
 
 
 def upsample_conv(x: jax.Array, kernel: jax.Array, *, fused: bool = False) -> jax.Array:
@@ -258,8 +278,46 @@ def _fir_phase_kernel(kernel: jax.Array) -> jax.Array:
 def _depth_to_space(x: jax.Array) -> jax.Array:
     """[B, H, W, 4 C] -> [B, 2H, 2W, C]; the four groups are the (row, column) parities."""
     batch, height, width, channels = x.shape
-    x = x.reshape(batch, height, width, 2, 2, channels // 4).transpose(0, 1, 3, 2, 4, 5)
+    x = x.reshape(batch, height, width, 2, 2, channels // 4)
+    if platform() == "tpu" and channels < 32:
+        # An image's columns lie along the lanes, where a TPU interleaves them far slower than it multiplies with a permutation.
+        columns = jnp.eye(2 * width, dtype=x.dtype).reshape(width, 2, 2 * width)
+        x = jnp.einsum("bhwrcd,wcn->bhrnd", x, columns, precision="highest")
+    else:
+        x = x.transpose(0, 1, 3, 2, 4, 5)
     return x.reshape(batch, 2 * height, 2 * width, channels // 4)
+
+
+def _space_to_depth(x: jax.Array) -> jax.Array:
+    """The inverse of `_depth_to_space`."""
+    batch, height, width, channels = x.shape
+    x = x.reshape(batch, height // 2, 2, width // 2, 2, channels).transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(batch, height // 2, width // 2, 4 * channels)
+
+
+def _in_blocks(x: jax.Array) -> bool:
+    """Whether x [B, H, W, C] is computed on in blocks of 2x2 pixels."""
+    return platform() == "tpu" and x.shape[1] >= LARGE and x.shape[-1] <= 64
+
+
+def _of_block(vector: jax.Array) -> jax.Array:
+    """vector [B, C] for each pixel of a block: [B, 4 C]."""
+    return jnp.tile(vector, (1, 4))
+
+
+def _block_kernel(kernel: jax.Array) -> jax.Array:
+    """The kernel [k, k, 4 I, 4 O] that does to blocks what `kernel` [k, k, I, O], k = 1 or 3, does to pixels.
+
+    Along one axis, tap t reads for the pixel 2m + r of block m the pixel 2m + r + t - k // 2, which is in block m + q.
+    """
+    size, _, channels_in, channels = kernel.shape
+    place = np.zeros((size, 2, 2, size), np.float32)  # block, pixel in there; pixel of the output, tap
+    for pixel in range(2):
+        for tap in range(size):
+            block, read = divmod(pixel + tap - size // 2, 2)
+            place[block + size // 2, read, pixel, tap] = 1.0
+    placed = jnp.einsum("pira,qjcb,abxy->pqijxrcy", place, place, kernel.astype(jnp.float32), precision="highest")
+    return placed.reshape(size, size, 4 * channels_in, 4 * channels).astype(kernel.dtype)
 
 
 @jax.custom_vjp

@@ -81,8 +81,8 @@ class StyledConv(nnx.Module):
         """Features [B, h, w, C] from x and the style [B, C_in], which `modulation` reads from w."""
         style = style / math.sqrt(9 * x.shape[-1])  # the kernel's equalised scale, on the smaller factor
         x = ops.modulated_conv(x, self.kernel[...], style, up=self.up, fused=fused)
-        shift = self.noise_strength[...] * self.noise[..., None] + self.bias[None, None]
-        return ops.activate(x, ops.demodulation(self.kernel[...], style), shift)
+        noise = self.noise_strength[...] * self.noise[...]
+        return ops.activate(x, ops.demodulation(self.kernel[...], style), noise, self.bias[...])
 
 
 class ToRGB(nnx.Module):
