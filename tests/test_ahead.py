@@ -14,7 +14,9 @@ from conftest import REPOSITORY
 from jax.sharding import AbstractMesh
 
 from benchmarks import ahead, hlo, targets
+from coral_jax.config import Settings
 from coral_jax.models.ops import conv2d
+from coral_jax.training import partition
 
 TPU_PROGRAM = """HloModule jit_step, is_scheduled=true
 
@@ -117,6 +119,18 @@ def test_the_table_says_what_the_compiler_said():
     assert "| one device's program | v5e | form of cpu |" in shown and "| 1 of 4 | 1 of 4 |" in shown
     assert "| - | - |" in shown and "| never | never |" in shown and "fits; by proportion, batch" in shown
     assert shown.count("conv2d") >= 2
+
+
+def test_operations_are_counted_before_compiling_where_no_compiler_counts_them(domain):
+    settings = Settings("attention_mapper", 3)
+    mesh = partition.make_mesh(1, 1, jax.devices()[:1])
+
+    def make():
+        return domain.frozen("surprised")
+
+    traced = ahead.flops_as_traced(make, settings, 1)
+    program = partition.make_step(mesh).lower(*ahead.shapes_of(mesh, make, settings, 1)).compile()
+    assert traced == pytest.approx(program.cost_analysis()["flops"], rel=0.2)
 
 
 @pytest.mark.parametrize("target", ["v5", "v5e:4", "h100:2x2", "v5e:", "v6e:2x2x2"])
