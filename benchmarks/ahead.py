@@ -112,7 +112,8 @@ def described(
     flops = costs.get("flops")
     bounds = {"flops": flops and flops / rate, "bytes": moved / chip.bandwidth}
     own = max(partition.shares(batch, mesh.shape[partition.DATA]))
-    room = max(0.0, (chip.memory - (total - temporary)) / temporary) if temporary and not loops else None
+    grows = temporary and not loops  # a tiny step has none
+    room = max(0.0, (chip.memory - (total - temporary)) / temporary) if grows else None
     costliest = sorted(found, key=lambda one: one.cycles or one.moved / 1e9, reverse=True)[:COSTLIEST]
     return {
         "argument_bytes": kept, "temporary_bytes": temporary, "program_bytes": total, "memory_bytes": chip.memory,
