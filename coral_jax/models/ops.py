@@ -152,8 +152,8 @@ def modulated_conv(x: jax.Array, kernel: jax.Array, style: jax.Array, *, up: boo
         return _depth_to_space(conv2d(scale(_space_to_depth(x), _of_block(style)), _block_kernel(kernel)))
     if platform() == "gpu" and kernel.shape[:2] == (1, 1):
         # As a sum, which XLA fuses with what reads it: no scaled copy of the features is written to memory.
-        own = style[:, None, :].astype(x.dtype) * kernel[0, 0].T[None]
-        return jnp.sum(x[..., None, :] * own[:, None, None], axis=-1, dtype=jnp.float32).astype(x.dtype)
+        own = style[:, None, :] * kernel[0, 0].T[None].astype(jnp.float32)
+        return jnp.sum(x[..., None, :].astype(jnp.float32) * own[:, None, None], axis=-1).astype(x.dtype)
     return conv2d(scale(x, style), kernel)
 
 
