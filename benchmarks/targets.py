@@ -58,7 +58,8 @@ def chip_of(target: str) -> Chip:
 
 def environment(target: str) -> dict[str, str]:
     """Variables of a process that compiles for a target."""
-    variables = {"JAX_PLATFORMS": "cpu"}  # whatever this machine has
+    # Whatever this machine has; programs for other devices can be put into the cache, and not be read from there.
+    variables = {"JAX_PLATFORMS": "cpu", "JAX_ENABLE_COMPILATION_CACHE": "false"}
     if chip_of(target).platform == "tpu":
         return variables | TPU_VARIABLES
     return variables | {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {GPU_FLAGS}"}
