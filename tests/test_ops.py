@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from coral_jax.models import ops
+from coral_jax.models import blocks, ops
 from coral_jax.runtime.target import PLATFORMS, aimed_at
 
 RNG = np.random.default_rng(0)
@@ -92,7 +92,7 @@ def test_modulated_conv_equals_a_kernel_for_each_sample(up, demodulate):
 
 def large(channels: int, batch: int = 1) -> jax.Array:
     """Features that a TPU computes on in blocks."""
-    return jnp.float32(RNG.standard_normal((batch, ops.LARGE, ops.LARGE, channels)))
+    return jnp.float32(RNG.standard_normal((batch, blocks.LARGE, blocks.LARGE, channels)))
 
 
 @pytest.mark.parametrize("size, channels", [(3, 4), (1, 3)])
@@ -128,7 +128,7 @@ def test_between_large_layers_blocks_are_never_made_pixels():
         with aimed_at("tpu"):
             text = jax.jit(of).lower(large(8)[:, ::2, ::2], large(1)[0, ..., 0]).compile().as_text()
         shapes = re.findall(r"f32\[([\d,]+)\]\S* transpose\(", text)
-        return sum(math.prod(map(int, shape.split(","))) > 4 * ops.LARGE**2 for shape in shapes)  # more than an image
+        return sum(math.prod(map(int, shape.split(","))) > 4 * blocks.LARGE**2 for shape in shapes)  # more than an image
 
     assert rearranged(jax.grad(total)) == 0
     assert rearranged(lambda x, noise: ops.modulated_conv(x, kernels[0], vector, up=True)) == 1
@@ -165,7 +165,7 @@ def plain_activation(x, factor, noise, bias):
     return jax.nn.leaky_relu(x * factor[:, None, None, :] + shift[None], 0.2) * np.sqrt(2)
 
 
-@pytest.mark.parametrize("form, size", [*((form, (3, 4)) for form in PLATFORMS), ("tpu", (ops.LARGE, ops.LARGE))])
+@pytest.mark.parametrize("form, size", [*((form, (3, 4)) for form in PLATFORMS), ("tpu", (blocks.LARGE, blocks.LARGE))])
 def test_activation_and_its_derivative(form, size):
     """That of the plain formula, though it is found from the output."""
     shapes = (2, *size, 5), (2, 5), size, (5,)

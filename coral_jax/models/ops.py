@@ -2,9 +2,6 @@
 
 All NHWC / HWIO.  Some have a form for each platform, measured or estimated in docs/performance.md.  No up-sampling
 convolution runs depth-wise, and on a CPU none dilates its input: both are slow there.
-
-A TPU has 128 lanes for an array's last axis, which the 64 and 32 channels of 512 and 1024 px leave empty.  There it computes on
-blocks of 2x2 pixels, [B, H/2, W/2, 4 C].  Every operation takes and gives pixels; XLA drops the way there and back.
 """
 
 import functools
@@ -15,12 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from coral_jax.models import blocks
 from coral_jax.runtime.target import platform
 
 FIR = (0.25, 0.75, 0.75, 0.25)  # [1, 3, 3, 1] normalised to sum 2: one axis of an up-sampling by 2 keeps the mean
 DEMODULATION_EPS = 1e-8
 LEAKY_SLOPE = 0.2
-LARGE = 512  # px from which a TPU computes on blocks: below are the layers that edits read, and a blend takes pixels
 _NHWC = ("NHWC", "HWIO", "NHWC")
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
@@ -148,8 +145,9 @@ def modulated_conv(x: jax.Array, kernel: jax.Array, style: jax.Array, *, up: boo
     kernel = kernel.astype(x.dtype)
     if up:
         return upsample_conv(scale(x, style), kernel, fused=fused)
-    if _in_blocks(x):
-        return _depth_to_space(conv2d(scale(_space_to_depth(x), _of_block(style)), _block_kernel(kernel)))
+    if blocks.used_for(x):
+        scaled = scale(blocks.space_to_depth(x), blocks.repeated(style))
+        return blocks.depth_to_space(conv2d(scaled, blocks.kernel_of(kernel)))
     if platform() == "gpu" and kernel.shape[:2] == (1, 1):
         # As a sum, which XLA fuses with what reads it: no scaled copy of the features is written to memory.
         own = style[:, None, :] * kernel[0, 0].T[None].astype(jnp.float32)
@@ -210,10 +208,10 @@ def activate(x: jax.Array, factor: jax.Array, noise: jax.Array, bias: jax.Array)
 
     Its derivative finds x in the output again, which the next layer keeps anyway.
     """
-    if _in_blocks(x):
-        noise = _space_to_depth(noise[None, ..., None])[0]
+    if blocks.used_for(x):
+        noise = blocks.space_to_depth(noise[None, ..., None])[0]
         shift = (noise[..., None] + bias[None, None, None]).reshape(*noise.shape[:2], -1)
-        return _depth_to_space(_activate(_space_to_depth(x), _of_block(factor), shift))
+        return blocks.depth_to_space(_activate(blocks.space_to_depth(x), blocks.repeated(factor), shift))
     return _activate(x, factor, noise[..., None] + bias[None, None])
 
 
@@ -250,7 +248,7 @@ def upsample_conv(x: jax.Array, kernel: jax.Array, *, fused: bool = False) -> ja
     """
     assert kernel.shape[:2] == (3, 3)
     if fused or platform() == "tpu":
-        return _depth_to_space(conv2d(x, _fir_phase_kernel(kernel)))
+        return blocks.depth_to_space(conv2d(x, _fir_phase_kernel(kernel)))
     if platform() == "gpu":
         flipped, margins = kernel[::-1, ::-1], ((2, 3), (2, 3))  # a row and a column of zeros at the end, as `_fir` has it
         return _fir(jax.lax.conv_general_dilated(x, flipped, (1, 1), margins, lhs_dilation=(2, 2), dimension_numbers=_NHWC))
@@ -273,51 +271,6 @@ def _fir_phase_kernel(kernel: jax.Array) -> jax.Array:
         fold[tap : tap + 4, tap] = FIR
     six = jnp.einsum("pa,qb,abio->pqio", fold, fold, kernel.astype(jnp.float32), precision="highest").astype(kernel.dtype)
     return jnp.concatenate([six[row::2, column::2][::-1, ::-1] for row in (0, 1) for column in (0, 1)], axis=-1)
-
-
-def _depth_to_space(x: jax.Array) -> jax.Array:
-    """[B, H, W, 4 C] -> [B, 2H, 2W, C]; the four groups are the (row, column) parities."""
-    batch, height, width, channels = x.shape
-    x = x.reshape(batch, height, width, 2, 2, channels // 4)
-    if platform() == "tpu" and channels < 32:
-        # An image's columns lie along the lanes, where a TPU interleaves them far slower than it multiplies with a permutation.
-        columns = jnp.eye(2 * width, dtype=x.dtype).reshape(width, 2, 2 * width)
-        x = jnp.einsum("bhwrcd,wcn->bhrnd", x, columns, precision="highest")
-    else:
-        x = x.transpose(0, 1, 3, 2, 4, 5)
-    return x.reshape(batch, 2 * height, 2 * width, channels // 4)
-
-
-def _space_to_depth(x: jax.Array) -> jax.Array:
-    """The inverse of `_depth_to_space`."""
-    batch, height, width, channels = x.shape
-    x = x.reshape(batch, height // 2, 2, width // 2, 2, channels).transpose(0, 1, 3, 2, 4, 5)
-    return x.reshape(batch, height // 2, width // 2, 4 * channels)
-
-
-def _in_blocks(x: jax.Array) -> bool:
-    """Whether x [B, H, W, C] is computed on in blocks of 2x2 pixels."""
-    return platform() == "tpu" and x.shape[1] >= LARGE and x.shape[-1] <= 64
-
-
-def _of_block(vector: jax.Array) -> jax.Array:
-    """vector [B, C] for each pixel of a block: [B, 4 C]."""
-    return jnp.tile(vector, (1, 4))
-
-
-def _block_kernel(kernel: jax.Array) -> jax.Array:
-    """The kernel [k, k, 4 I, 4 O] that does to blocks what `kernel` [k, k, I, O], k = 1 or 3, does to pixels.
-
-    Along one axis, tap t reads for the pixel 2m + r of block m the pixel 2m + r + t - k // 2, which is in block m + q.
-    """
-    size, _, channels_in, channels = kernel.shape
-    place = np.zeros((size, 2, 2, size), np.float32)  # block, pixel in there; pixel of the output, tap
-    for pixel in range(2):
-        for tap in range(size):
-            block, read = divmod(pixel + tap - size // 2, 2)
-            place[block + size // 2, read, pixel, tap] = 1.0
-    placed = jnp.einsum("pira,qjcb,abxy->pqijxrcy", place, place, kernel.astype(jnp.float32), precision="highest")
-    return placed.reshape(size, size, 4 * channels_in, 4 * channels).astype(kernel.dtype)
 
 
 @jax.custom_vjp
