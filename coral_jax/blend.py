@@ -13,6 +13,7 @@ Every way of drawing an edit, here and in `baselines`, is called as `blend` is: 
 """
 
 import functools
+import itertools
 import operator
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -20,6 +21,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from coral_jax.models import blocks
 from coral_jax.models.generator import Generator, Layer
 from coral_jax.runtime.target import platform
 
@@ -169,11 +171,20 @@ def draw_on(
     generator: Generator, layers: Sequence[Layer], paths: Sequence[jax.Array], w_plus: jax.Array, image: jax.Array | None
 ) -> jax.Array | None:
     """Draw paths [B, h, w, C] through layers that no edit reads: the image [B paths, h, w, 3] so far, and theirs added."""
+
+    def drawn(layers: Sequence[Layer], x: jax.Array, image: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
+        for layer in layers:
+            x = generator.layer(layer, x, [together([code] * len(paths)) for code in layer.codes(w_plus)])
+            if layer.rgb_row is not None:
+                image = generator.rgb(layer, x, together([w_plus[:, layer.rgb_row]] * len(paths)), image)
+        return x, image
+
     x = together(paths)  # once: they never meet again
-    for layer in layers:
-        x = generator.layer(layer, x, [together([code] * len(paths)) for code in layer.codes(w_plus)])
-        if layer.rgb_row is not None:
-            image = generator.rgb(layer, x, together([w_plus[:, layer.rgb_row]] * len(paths)), image)
+    for resolution, of_resolution in itertools.groupby(layers, operator.attrgetter("resolution")):
+        draw = functools.partial(drawn, tuple(of_resolution))
+        if platform() == "tpu" and blocks.LARGE <= resolution < layers[-1].resolution:
+            draw = jax.checkpoint(draw)  # not kept while the derivative of larger layers, which comes first, needs the memory
+        x, image = draw(x, image)
     return image
 
 

@@ -12,7 +12,9 @@ from tiny import GENERATOR, generator, largest, w_plus
 from coral_jax.baselines.feat import blend_once
 from coral_jax.baselines.styleclip import draw_whole
 from coral_jax.blend import Original, blend, blended_synthesis, edited_layers, original_synthesis
+from coral_jax.models import blocks
 from coral_jax.models.stylegan2 import StyleGAN2, StyleGAN2Config
+from coral_jax.runtime.target import aimed_at
 
 RNG = np.random.default_rng(0)
 
@@ -141,6 +143,27 @@ def test_gradients_reach_delta_and_masks_of_every_layer_but_not_the_original(net
     assert float(jnp.min(jnp.linalg.norm(by_delta, axis=-1))) > 0
     assert min(float(jnp.linalg.norm(mask)) for mask in by_masks) > 0
     assert largest(by_codes) == 0.0
+
+
+def test_a_tpu_draws_large_layers_again_for_the_derivative(monkeypatch):
+    """Of the layers that no edit reads, all but those of the image's own size."""
+    monkeypatch.setattr(blocks, "LARGE", 16)
+    config = StyleGAN2Config(32, 6, 5, 1, ((4, 8), (8, 12), (16, 7), (32, 6)))
+    network, codes = generator(config), w_plus(config=config)
+    delta, masks = random_delta(network, 3), random_masks(network, layers=3)
+
+    def total(delta):
+        drawn = blend(network, original_synthesis(network, codes), delta, masks)
+        return jnp.sum(drawn.image) + jnp.sum(jnp.square(drawn.full))
+
+    found = {}
+    for form, drawn_again in (("cpu", 0), ("tpu", 1)):
+        with aimed_at(form):
+            lowered = jax.jit(jax.value_and_grad(total)).lower(delta)
+        assert lowered.as_text().count("optimization_barrier") == drawn_again
+        found[form] = lowered.compile()(delta)
+    for ours, wanted in zip(found["tpu"], found["cpu"], strict=True):
+        np.testing.assert_allclose(ours, wanted, rtol=1e-4, atol=1e-4 * largest(wanted))
 
 
 def test_layers_of_up_to_256_px_are_edited(network):
